@@ -1,0 +1,67 @@
+"""What a feed gives, and to whom.
+
+A feed reads routes from one place (a kernel, an ExaBGP process) and hands columns of them to a `Sink`.
+It never learns what becomes of them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Protocol
+
+from router_agent.model import U32, Family, Link, Neighbour, PathSet, RouteBatch
+
+
+class FeedError(Exception):
+    """The feed cannot go on; the message says what was found, what was expected and what to do."""
+
+
+class Sink(Protocol):
+    """Receives what a feed reads. All calls return at once; none blocks."""
+
+    def snapshot_begin(self) -> None:
+        """A full reading of every table begins: routes not seen until its end are stale."""
+
+    def snapshot_end(self, *, clean: bool) -> None:
+        """The reading ended. Only a clean one (see invariant 2) lets stale routes go."""
+
+    def routes(self, batch: RouteBatch) -> None:
+        """Routes were added, replaced or deleted, in this order."""
+
+    def paths_changed(self, paths: U32) -> None:
+        """What these path ids lead to has changed though the routes that use them have not.
+
+        The feed has already updated its resolution of them (see `Feed.resolve`): a next-hop object was
+        replaced or deleted, a leg's interface went down.
+        """
+
+    def links(self, links: Sequence[Link], removed: Sequence[int]) -> None:
+        """Interfaces appeared or changed, or went (by ifindex)."""
+
+    def neighbours(self, learned: Sequence[Neighbour], removed: Sequence[Neighbour]) -> None:
+        """Neighbours were resolved (or their MAC changed), or are no longer valid."""
+
+
+class Feed(Protocol):
+    """One source of routes."""
+
+    async def run(self, sink: Sink) -> None:
+        """Read for ever: a snapshot first, then changes; snapshots again whenever events were lost.
+
+        Raises:
+            FeedError: the source cannot be read at all.
+        """
+
+    def resync(self) -> None:
+        """Ask for a new snapshot; coalesced and rate-limited by the feed."""
+
+    def resolve(self, path: int) -> PathSet | None:
+        """Return what a path id leads to right now; None when it leads nowhere (route is void)."""
+
+    @property
+    def path_limit(self) -> int:
+        """One more than the largest path id in use, for arrays indexed by it."""
+
+    @property
+    def spaces(self) -> Sequence[tuple[Family, int]]:
+        """The (family, table) pairs this feed follows."""

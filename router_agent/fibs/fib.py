@@ -1,0 +1,82 @@
+"""What a FIB takes, and what it answers.
+
+A FIB holds routes of one owner (a named VPP source, a kernel protocol id) beside those of others, which it
+never shows and never touches. It does as it is told: deciding is the reconciler's work.
+"""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+from router_agent.model import U32, U64, Changes, Failures, Family, Link, Neighbour, PathSet, Reason
+
+
+class FibError(Exception):
+    """The FIB cannot be used; the message says what was found, what was expected and what to do."""
+
+
+class FibLost(FibError):
+    """The FIB went away (process died, socket closed). What it held is unknown until read again."""
+
+
+@dataclass(slots=True)
+class FibRoutes:
+    """Routes a FIB holds: keys (n, width) and the ids of their path sets in the FIB's interner."""
+
+    family: Family
+    table: int
+    keys: U64
+    paths: U32
+
+
+class Fib(Protocol):
+    """One forwarding table set, written by us alone under our own source."""
+
+    async def open(self) -> None:
+        """Connect, check that we are the only writer of our source, learn the interfaces.
+
+        Raises:
+            FibError: with what to do about it. Nothing has been written.
+        """
+
+    async def close(self) -> None:
+        """Disconnect. What the FIB holds stays and keeps forwarding."""
+
+    def read(self, family: Family, table: int) -> AsyncIterator[FibRoutes]:
+        """Yield every route of our source in a table, in chunks of bounded size.
+
+        Raises:
+            FibLost: the FIB went away; what was yielded so far is not the whole.
+        """
+
+    async def write(self, changes: Changes) -> Failures:
+        """Make the FIB hold these changes; return when every one was answered.
+
+        At most `window` requests are unanswered at any time.
+
+        Raises:
+            FibLost: some changes may have been made and some not.
+        """
+
+    def path_id(self, wanted: PathSet) -> int | Reason:
+        """Translate the control plane's path set into an id of this FIB, or say why it cannot be held.
+
+        The answer holds until `interfaces_changed` is reported.
+        """
+
+    def path_set(self, number: int) -> PathSet:
+        """Return a path set by id, in this FIB's terms (its own interface numbers)."""
+
+    def interface_name(self, interface: int) -> str:
+        """Return the FIB's name of an interface number in its path sets."""
+
+    def links(self, links: Sequence[Link], removed: Sequence[int]) -> bool:
+        """Take note of control-plane interfaces; return True when `path_id` may now answer differently."""
+
+    async def write_neighbours(self, learned: Sequence[Neighbour], removed: Sequence[Neighbour]) -> None:
+        """Copy neighbours, in control-plane interface numbers; unknown interfaces are passed over."""
+
+    async def wait_lost(self) -> None:
+        """Return when the FIB has gone away, or its interfaces changed so that it must be opened anew."""
