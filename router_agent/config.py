@@ -1,0 +1,715 @@
+"""The agent's configuration file: what it may say, and what is wrong with it.
+
+`load` reads agent.yaml into a frozen `Config`. Everything that is wrong is reported at once, one line each,
+with the file, the line, the dotted key, what was found and what was expected. `schema` gives the same rules
+as JSON Schema for editors and for the roles that render the file.
+"""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Hashable, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Annotated, Any, Literal, NamedTuple, TypeAlias
+
+import yaml
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    ValidationError,
+    WithJsonSchema,
+    model_validator,
+)
+from pydantic_core import ErrorDetails, PydanticCustomError
+
+from router_agent.model import MAIN_TABLE
+
+FILE_LIMIT = 1 << 20
+"""Largest configuration file that is read, in bytes; a real one has a few hundred."""
+
+DEFAULT_SOCKET = Path("/run/router-agent/control.sock")
+"""Where the agent listens when the configuration does not say."""
+
+ROUTE_PROTOCOLS: Mapping[str, int] = {
+    "redirect": 1,
+    "kernel": 2,
+    "boot": 3,
+    "static": 4,
+    "gated": 8,
+    "ra": 9,
+    "mrt": 10,
+    "zebra": 11,
+    "bird": 12,
+    "dnrouted": 13,
+    "xorp": 14,
+    "ntk": 15,
+    "dhcp": 16,
+    "mrouted": 17,
+    "keepalived": 18,
+    "babel": 42,
+    "ovn": 84,
+    "openr": 99,
+    "bgp": 186,
+    "isis": 187,
+    "ospf": 188,
+    "rip": 189,
+    "ripng": 190,
+    "nhrp": 191,
+    "eigrp": 192,
+    "ldp": 193,
+    "sharp": 194,
+    "pbr": 195,
+    "zstatic": 196,
+    "openfabric": 197,
+    "srte": 198,
+}
+"""Route protocol ids in use: ``RTPROT_*`` of linux/rtnetlink.h, and FRR's zebra/rt_netlink.h from 186 on."""
+
+VPP_SOURCES = frozenset(
+    {
+        "6RD",
+        "API",
+        "BIER",
+        "CLI",
+        "DHCP",
+        "IPv6-nd",
+        "IPv6-proxy-nd",
+        "LISP",
+        "MAP",
+        "SR",
+        "adjacency",
+        "attached_export",
+        "classify",
+        "default-route",
+        "interface",
+        "interpose",
+        "invalid",
+        "lcp-rt",
+        "lcp-rt-dynamic",
+        "mpls",
+        "proxy",
+        "recursive-resolution",
+        "special",
+        "urpf-exempt",
+    }
+)
+"""FIB sources that VPP and its linux-cp plugin own (vnet/fib/fib_source.h, linux-cp/lcp_router.c)."""
+
+
+class ConfigError(Exception):
+    """The configuration cannot be used.
+
+    Attributes:
+        problems: one line each: file, line, key, what was found, what was expected.
+    """
+
+    def __init__(self, problems: Sequence[str]) -> None:
+        super().__init__("\n".join(problems))
+        self.problems = tuple(problems)
+
+
+def _refuse(expected: str) -> PydanticCustomError:
+    """Return the error of a value that has the right type and still cannot be meant."""
+    return PydanticCustomError("refused", "{expected}", {"expected": expected})
+
+
+def _protocol_number(value: object) -> object:
+    if not isinstance(value, str):
+        return value
+    number = ROUTE_PROTOCOLS.get(value)
+    if number is None:
+        raise _refuse(f"a protocol id from 1 to 255 or one of {', '.join(ROUTE_PROTOCOLS)}")
+    return number
+
+
+def _octal_digits(value: object) -> object:
+    if isinstance(value, str):
+        return value
+    raise _refuse('octal digits in quotes, such as "0660"')
+
+
+def _our_protocol(number: int) -> int:
+    owners = [name for name, taken in ROUTE_PROTOCOLS.items() if taken == number]
+    if owners:
+        raise _refuse(
+            f"an id of the agent's own: {number} is {owners[0]}'s, and whoever owns an id deletes the routes "
+            "that carry it; 201 is free"
+        )
+    return number
+
+
+def _own_source(name: str) -> str:
+    if name in VPP_SOURCES:
+        raise _refuse("a name of the agent's own: VPP itself writes under this one")
+    return name
+
+
+def _table_number(number: int) -> int:
+    if number == 255:
+        raise _refuse("a table that holds routes to forward: 255 is the kernel's own list of local addresses")
+    return number
+
+
+def _absolute(path: Path) -> Path:
+    if not path.is_absolute():
+        raise _refuse("an absolute path")
+    if not str(path).isprintable() or len(bytes(path)) > 107:
+        raise _refuse("a printable path of at most 107 bytes: the kernel's limit for a socket")
+    return path
+
+
+def _distinct_numbers(numbers: tuple[int, ...]) -> tuple[int, ...]:
+    if len(set(numbers)) != len(numbers):
+        raise _refuse("each number once")
+    return numbers
+
+
+def _distinct_interfaces(names: dict[str, str]) -> dict[str, str]:
+    if len(set(names.values())) != len(names):
+        raise _refuse("a different forwarding interface for each control-plane interface")
+    return names
+
+
+_NAME = r"^[A-Za-z0-9][A-Za-z0-9_.-]{0,62}$"
+_KERNEL_INTERFACE = r"^[^\s/]{1,15}$"
+_VPP_INTERFACE = r"^[^\s]{1,63}$"
+_MODE = r"^0?[0-7]{3}$"
+
+Name: TypeAlias = Annotated[str, Field(pattern=_NAME)]
+KernelInterface: TypeAlias = Annotated[str, Field(pattern=_KERNEL_INTERFACE)]
+VppInterface: TypeAlias = Annotated[str, Field(pattern=_VPP_INTERFACE)]
+SocketPath: TypeAlias = Annotated[Path, AfterValidator(_absolute)]
+Bool: TypeAlias = Annotated[bool, Field(strict=True)]
+Metric: TypeAlias = Annotated[int, Field(strict=True, ge=0, le=0xFFFFFFFF)]
+KernelTable: TypeAlias = Annotated[
+    int, Field(strict=True, ge=1, le=0xFFFFFFFF), AfterValidator(_table_number)
+]
+FibTable: TypeAlias = Annotated[int, Field(strict=True, ge=0, le=0xFFFFFFFE)]
+ProtocolId: TypeAlias = Annotated[
+    int,
+    Field(strict=True, ge=1, le=255),
+    BeforeValidator(_protocol_number),
+    WithJsonSchema(
+        {"anyOf": [{"type": "integer", "minimum": 1, "maximum": 255}, {"enum": [*ROUTE_PROTOCOLS]}]}
+    ),
+]
+OwnProtocol: TypeAlias = Annotated[
+    int,
+    Field(strict=True, ge=1, le=255),
+    BeforeValidator(_protocol_number),
+    AfterValidator(_our_protocol),
+    WithJsonSchema(
+        {"type": "integer", "minimum": 5, "maximum": 255, "not": {"enum": sorted(ROUTE_PROTOCOLS.values())}}
+    ),
+]
+Seconds: TypeAlias = Annotated[float, Field(strict=True, ge=0, le=86_400, allow_inf_nan=False)]
+Window: TypeAlias = Annotated[int, Field(strict=True, ge=1, le=1 << 20)]
+Tables: TypeAlias = Annotated[tuple[KernelTable, ...], Field(min_length=1), AfterValidator(_distinct_numbers)]
+
+
+class _Model(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class KernelFeedConfig(_Model):
+    """Routes of a kernel, read by rtnetlink."""
+
+    kind: Literal["kernel"]
+    namespace: Name | None = Field(
+        default=None, description="Network namespace under /run/netns; ours when null."
+    )
+    tables: Tables = Field(default=(MAIN_TABLE,), description="Kernel tables to follow.")
+    table_map: dict[KernelTable, FibTable] = Field(
+        default_factory=dict,
+        description="Kernel table to FIB table, for those that differ from the default: the same number, "
+        "except that main (254) is table 0 of VPP.",
+    )
+    protocols: (
+        Annotated[tuple[ProtocolId, ...], Field(min_length=1), AfterValidator(_distinct_numbers)] | None
+    ) = Field(default=None, description="Follow routes of these protocols only; all when null.")
+    resync_seconds: Seconds = Field(
+        default=1.0, description="Least time between two readings of the whole table after lost events."
+    )
+
+    @model_validator(mode="after")
+    def _map_followed_tables_only(self) -> KernelFeedConfig:
+        strange = [table for table in self.table_map if table not in self.tables]
+        if strange:
+            raise _refuse(
+                f"table_map to name only what 'tables' lists, {list(self.tables)}; it names {strange}"
+            )
+        return self
+
+
+class ExabgpFeedConfig(_Model):
+    """Routes that ExaBGP's process API reports over a unix socket; the agent chooses the best."""
+
+    kind: Literal["exabgp"]
+    socket: SocketPath = Field(description="Unix socket that the relay run by ExaBGP connects to.")
+    local_as: Annotated[int, Field(strict=True, ge=1, le=0xFFFFFFFF)] | None = Field(
+        default=None,
+        description="Our AS number: tells internal from external peers when ExaBGP does not say.",
+    )
+    table: KernelTable = Field(default=MAIN_TABLE, description="Table the routes belong to.")
+    metric: Metric = Field(default=20, description="Metric the routes are given.")
+    maximum_paths: Annotated[int, Field(strict=True, ge=1, le=64)] = Field(
+        default=1, description="Equal-cost paths of one prefix that are used together."
+    )
+    quiet_seconds: Seconds = Field(
+        default=10.0, description="A peer without End-of-RIB counts as complete after this much silence."
+    )
+    stale_seconds: Seconds = Field(
+        default=120.0, description="Routes of a peer that went down are kept this long, for it to return."
+    )
+    hold_seconds: Seconds = Field(
+        default=180.0, description="All routes are kept this long when ExaBGP itself has gone."
+    )
+
+
+class KernelFibConfig(_Model):
+    """A kernel as FIB: routes under a protocol id of our own."""
+
+    kind: Literal["kernel"]
+    namespace: Name | None = Field(
+        default=None, description="Network namespace under /run/netns; ours when null."
+    )
+    protocol: OwnProtocol = Field(
+        default=201, description="Protocol id the agent's routes carry; nobody else's."
+    )
+    metric: Metric = Field(default=20, description="Metric of the routes that are written.")
+    on_link: Bool = Field(
+        default=False, description="Take gateways as directly reachable; for ports that have no address."
+    )
+    interfaces: (
+        Annotated[dict[KernelInterface, KernelInterface], AfterValidator(_distinct_interfaces)] | None
+    ) = Field(
+        default=None, description="Control-plane interface to forwarding interface; same names when null."
+    )
+    window: Window = Field(default=8192, description="Most requests that are unanswered at any time.")
+
+
+class VppFibConfig(_Model):
+    """VPP as FIB, over its binary API, under a FIB source of our own."""
+
+    kind: Literal["vpp"]
+    api_socket: SocketPath = Field(default=Path("/run/vpp/api.sock"), description="VPP's API socket.")
+    source: Annotated[Name, AfterValidator(_own_source)] = Field(
+        default="router-agent", description="Name of the FIB source the agent's routes carry."
+    )
+    priority: Annotated[int, Field(strict=True, ge=4, le=250)] = Field(
+        default=0x70,
+        description="Priority of the source, lower wins: connected routes have 3, the API 128, the CLI 129.",
+    )
+    interfaces: Annotated[dict[KernelInterface, VppInterface], AfterValidator(_distinct_interfaces)] = Field(
+        default_factory=dict, description="Control-plane interface to VPP interface."
+    )
+    window: Window = Field(default=16_384, description="Most requests that are unanswered at any time.")
+
+
+FeedConfig: TypeAlias = Annotated[KernelFeedConfig | ExabgpFeedConfig, Field(discriminator="kind")]
+FibConfig: TypeAlias = Annotated[KernelFibConfig | VppFibConfig, Field(discriminator="kind")]
+
+
+class PipelineConfig(_Model):
+    """One feed into one FIB."""
+
+    name: Name = Field(description="Shown in status, logs and metrics.")
+    feed: FeedConfig
+    fib: FibConfig
+
+    def fib_table(self, table: int) -> int:
+        """Return the FIB table that routes of a kernel table go to."""
+        if isinstance(self.feed, KernelFeedConfig) and table in self.feed.table_map:
+            return self.feed.table_map[table]
+        return 0 if table == MAIN_TABLE and isinstance(self.fib, VppFibConfig) else table
+
+    @property
+    def tables(self) -> Mapping[int, int]:
+        """Kernel tables that are followed, and the FIB table each goes to."""
+        followed = self.feed.tables if isinstance(self.feed, KernelFeedConfig) else (self.feed.table,)
+        return {table: self.fib_table(table) for table in followed}
+
+
+class ControlConfig(_Model):
+    """The control socket that `router-agent show` and others ask."""
+
+    socket: SocketPath = Field(default=DEFAULT_SOCKET, description="Unix socket the agent listens on.")
+    mode: Annotated[str, Field(pattern=_MODE), BeforeValidator(_octal_digits)] = Field(
+        default="0660", description="Permissions of the socket, octal digits in quotes."
+    )
+    group: Name | None = Field(
+        default=None, description="Group of the socket, by name or number; unchanged when null."
+    )
+
+    @property
+    def mode_bits(self) -> int:
+        """The permissions as a number for ``os.chmod``."""
+        return int(self.mode, 8)
+
+
+class LogConfig(_Model):
+    """What is logged, to standard error, and how."""
+
+    level: Literal["debug", "info", "warning", "error"] = "info"
+    as_json: Bool = Field(default=False, alias="json", description="One JSON object a line instead of text.")
+
+
+class Config(_Model):
+    """agent.yaml."""
+
+    pipelines: Annotated[tuple[PipelineConfig, ...], Field(min_length=1)]
+    control: ControlConfig = Field(default_factory=ControlConfig)
+    log: LogConfig = Field(default_factory=LogConfig)
+
+    @model_validator(mode="after")
+    def _cross_check(self) -> Config:
+        problems = [*_clashes(self), *_table_problems(self), *_loops(self)]
+        if problems:
+            text = "; ".join(f"{_dotted(where)}: {words}" for where, words in problems)
+            raise PydanticCustomError("cross_check", "{text}", {"text": text, "problems": problems})
+        return self
+
+
+_Where: TypeAlias = tuple[str | int, ...]
+_Problem: TypeAlias = tuple[_Where, str]
+
+
+class _Claim(NamedTuple):
+    """Something that only one part of the configuration may have."""
+
+    what: Hashable
+    where: _Where
+    found: str
+    expected: str
+    owner: str
+
+
+def _claims(config: Config) -> Iterator[_Claim]:
+    control = config.control.socket
+    yield _Claim(("socket", control), ("control", "socket"), str(control), "", "the control socket")
+    for number, pipeline in enumerate(config.pipelines):
+        at, owner, fib, feed = ("pipelines", number), f"pipeline {number}", pipeline.fib, pipeline.feed
+        yield _Claim(("name", pipeline.name), (*at, "name"), repr(pipeline.name), "a name of its own", owner)
+        if isinstance(fib, VppFibConfig):
+            what, expected = ("vpp", fib.api_socket, fib.source), "a FIB source with one writer"
+            yield _Claim(what, (*at, "fib", "source"), repr(fib.source), expected, owner)
+        else:
+            owned, expected = ("kernel", fib.namespace, fib.protocol), "a protocol id with one writer"
+            yield _Claim(owned, (*at, "fib", "protocol"), str(fib.protocol), expected, owner)
+        if isinstance(feed, ExabgpFeedConfig):
+            socket = ("socket", feed.socket)
+            yield _Claim(socket, (*at, "feed", "socket"), str(feed.socket), "a socket of its own", owner)
+
+
+def _clashes(config: Config) -> Iterator[_Problem]:
+    """Find what two parts of the configuration both claim."""
+    first: dict[Hashable, _Claim] = {}
+    for claim in _claims(config):
+        holder = first.setdefault(claim.what, claim)
+        if holder is not claim:
+            yield claim.where, f"found {claim.found}, expected {claim.expected}; {holder.owner} has this one"
+
+
+def _table_problems(config: Config) -> Iterator[_Problem]:
+    """Find kernel tables that are merged into one FIB table, and FIB tables a kernel cannot have."""
+    for number, pipeline in enumerate(config.pipelines):
+        where = ("pipelines", number, "feed", "table_map")
+        sources: dict[int, int] = {}
+        for table, target in pipeline.tables.items():
+            other = sources.setdefault(target, table)
+            if other != table:
+                yield (
+                    where,
+                    f"found tables {other} and {table} both going to {target}, expected one table each",
+                )
+            if isinstance(pipeline.fib, KernelFibConfig) and target in (0, 255):
+                yield (
+                    where,
+                    f"found FIB table {target}, expected a table that a kernel forwards by (254 is main)",
+                )
+
+
+def _feeds_into(writer: PipelineConfig, reader: PipelineConfig) -> bool:
+    """Tell whether the routes one pipeline writes are routes another one follows."""
+    fib, feed = writer.fib, reader.feed
+    if not isinstance(fib, KernelFibConfig) or not isinstance(feed, KernelFeedConfig):
+        return False
+    if fib.namespace != feed.namespace:
+        return False
+    followed = feed.protocols is None or fib.protocol in feed.protocols
+    return followed and not set(writer.tables.values()).isdisjoint(feed.tables)
+
+
+def _loops(config: Config) -> Iterator[_Problem]:
+    """Find pipelines that follow, directly or through others, the routes they write themselves."""
+    pipelines = config.pipelines
+    readers = [[n for n, p in enumerate(pipelines) if _feeds_into(writer, p)] for writer in pipelines]
+    for number, pipeline in enumerate(pipelines):
+        reached, waiting = set[int](), list(readers[number])
+        while waiting:
+            reader = waiting.pop()
+            if reader not in reached:
+                reached.add(reader)
+                waiting.extend(readers[reader])
+        if number in reached and isinstance(pipeline.fib, KernelFibConfig):
+            yield (
+                ("pipelines", number, "feed", "protocols"),
+                f"found a loop: pipeline {pipeline.name!r} follows the routes it writes (protocol "
+                f"{pipeline.fib.protocol}), expected 'protocols' to list the ones to follow, without that",
+            )
+
+
+class _Loader(yaml.SafeLoader):
+    """YAML without what a configuration has no use for and a mistake or an attacker has.
+
+    Keys are unique, anchors and aliases are refused (they can grow a small file without bound), and values
+    that look like a number or a date and are none are errors with a position.
+    """
+
+    def compose_node(self, parent: yaml.Node | None, index: Any) -> yaml.Node | None:
+        event = self.peek_event()  # type: ignore[no-untyped-call]
+        if getattr(event, "anchor", None) is not None:
+            raise yaml.composer.ComposerError(
+                None, None, "anchors and aliases are not supported; write the value out", event.start_mark
+            )
+        node: yaml.Node | None = super().compose_node(parent, index)
+        return node
+
+    def construct_object(self, node: yaml.Node, deep: bool = False) -> Any:
+        try:
+            return super().construct_object(node, deep)
+        except ValueError as error:
+            raise yaml.constructor.ConstructorError(None, None, str(error), node.start_mark) from error
+
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Hashable, Any]:
+        seen: dict[Hashable, yaml.Mark] = {}
+        for key_node, _ in node.value:
+            key = self.construct_object(key_node, deep=True)
+            if not isinstance(key, Hashable):
+                raise yaml.constructor.ConstructorError(
+                    None, None, "found a key that is a list or a mapping, expected text", key_node.start_mark
+                )
+            if key in seen:
+                raise yaml.constructor.ConstructorError(
+                    None,
+                    None,
+                    f"found key {key!r} again, expected it once; it is first on line {seen[key].line + 1}",
+                    key_node.start_mark,
+                )
+            seen[key] = key_node.start_mark
+        return super().construct_mapping(node, deep)
+
+
+def load(path: Path | str) -> Config:
+    """Read and check a configuration file.
+
+    Args:
+        path: the file; YAML, UTF-8, at most `FILE_LIMIT` bytes.
+
+    Raises:
+        ConfigError: with everything that is wrong.
+    """
+    path = Path(path)
+    try:
+        with path.open("rb") as file:
+            content = file.read(FILE_LIMIT + 1)
+    except OSError as error:
+        raise ConfigError([f"{path}: cannot be read: {error.strerror}"]) from error
+    return parse(content, str(path))
+
+
+def parse(content: bytes, name: str = "configuration") -> Config:
+    """Check the content of a configuration file; `name` is what errors call it.
+
+    Raises:
+        ConfigError: with everything that is wrong.
+    """
+    if len(content) > FILE_LIMIT:
+        raise ConfigError(
+            [f"{name}: found more than {FILE_LIMIT} bytes, expected an agent.yaml of a few hundred"]
+        )
+    node, data = _read_yaml(content, name)
+    try:
+        return Config.model_validate(data)
+    except ValidationError as error:
+        raise ConfigError(_problems(error, name, node)) from error
+
+
+def schema() -> dict[str, Any]:
+    """Return the JSON Schema (draft 2020-12) of the configuration file."""
+    return {
+        "$schema": "https://json-schema.org/draft/2020-12/schema",
+        **Config.model_json_schema(),
+        "title": "router-agent configuration",
+    }
+
+
+def _read_yaml(content: bytes, name: str) -> tuple[yaml.Node | None, object]:
+    loader: _Loader | None = None
+    try:
+        loader = _Loader(content)
+        node = loader.get_single_node()
+        return node, None if node is None else loader.construct_document(node)
+    except yaml.MarkedYAMLError as error:
+        mark = error.problem_mark or error.context_mark
+        at = f":{mark.line + 1}:{mark.column + 1}" if mark else ""
+        words = ", ".join(part for part in (error.context, error.problem) if part)
+        raise ConfigError([f"{name}{at}: not valid YAML: {_one_line(words)}"]) from error
+    except yaml.YAMLError as error:
+        raise ConfigError([f"{name}: not valid YAML: {_one_line(str(error))}"]) from error
+    except RecursionError as error:
+        raise ConfigError([f"{name}: not valid YAML: found values nested too deeply to read"]) from error
+    finally:
+        if loader is not None:
+            loader.dispose()
+
+
+def _problems(error: ValidationError, name: str, root: yaml.Node | None) -> list[str]:
+    lines: list[str] = []
+    for details in error.errors(include_url=False):
+        if details["type"] == "cross_check":
+            problems: list[_Problem] = details["ctx"]["problems"]
+        elif _items_failed(details):
+            continue
+        else:
+            problems = [_problem(details)]
+        for where, words in problems:
+            lines.append(f"{name}{_line(root, where)}: {_dotted(where) or 'the file'}: {words}")
+    return lines
+
+
+def _items_failed(details: ErrorDetails) -> bool:
+    """Tell whether a list is called too short only because its items are wrong, which is reported already."""
+    return details["type"] == "too_short" and len(details["input"]) >= details["ctx"]["min_length"]
+
+
+def _problem(details: ErrorDetails) -> _Problem:
+    """Put one of pydantic's errors into our words."""
+    kind, where = details["type"], _location(details)
+    context = details.get("ctx", {})
+    if kind == "missing":
+        return where, "found nothing, expected this key"
+    if kind == "extra_forbidden":
+        return where, f"found an unknown key, expected {_known_keys(details['loc'])}"
+    if kind in ("union_tag_not_found", "union_tag_invalid"):
+        found = f"kind {context['tag']!r}" if "tag" in context else "no kind"
+        return where, f"found {found}, expected kind {' or '.join(_KINDS[str(where[-1])])}"
+    return where, f"found {_shown(details['input'])}, expected {_expected(kind, context, details['msg'])}"
+
+
+def _location(details: ErrorDetails) -> _Where:
+    """Return where an error is, in the file's own keys."""
+    where = tuple(part for part in details["loc"] if part != "[key]")
+    if len(where) > 3 and where[0] == "pipelines" and where[2] in _KINDS:
+        return where[:3] + where[4:]  # pydantic names the chosen member of the union after the field
+    return where
+
+
+_KINDS: Mapping[str, Mapping[str, type[_Model]]] = {
+    "feed": {"kernel": KernelFeedConfig, "exabgp": ExabgpFeedConfig},
+    "fib": {"kernel": KernelFibConfig, "vpp": VppFibConfig},
+}
+
+_EXPECTED: Mapping[str, str] = {
+    "bool_type": "true or false",
+    "dict_type": "a mapping",
+    "finite_number": "a finite number",
+    "float_type": "a number",
+    "int_type": "a whole number",
+    "invalid_key": "keys that are text",
+    "model_attributes_type": "a mapping",
+    "model_type": "a mapping",
+    "path_type": "a path",
+    "string_type": "text",
+    "tuple_type": "a list",
+}
+"""pydantic's error types in the file's terms."""
+
+_PATTERNS: Mapping[str, str] = {
+    _NAME: "a name of letters, digits, '.', '_' and '-' that starts with a letter or digit, at most 63 long",
+    _KERNEL_INTERFACE: "an interface name of 1 to 15 characters without blanks and '/'",
+    _VPP_INTERFACE: "an interface name of 1 to 63 characters without blanks",
+    _MODE: 'octal digits in quotes, such as "0660"',
+}
+
+
+def _expected(kind: str, context: Mapping[str, Any], message: str) -> str:
+    if kind in _EXPECTED:
+        return _EXPECTED[kind]
+    if kind == "string_pattern_mismatch":
+        return _PATTERNS[context["pattern"]]
+    if kind == "refused" or kind == "literal_error":
+        return str(context["expected"])
+    if kind == "greater_than_equal":
+        return f"at least {context['ge']}"
+    if kind == "less_than_equal":
+        return f"at most {context['le']}"
+    if kind == "too_short":
+        return f"at least {context['min_length']} of them"
+    return _one_line(message)
+
+
+def _known_keys(location: _Where) -> str:
+    """Return which keys may stand where pydantic found an unknown one."""
+    known = [field.alias or name for name, field in _model_at(location[:-1]).model_fields.items()]
+    similar = difflib.get_close_matches(str(location[-1]), known, 1)
+    return f"one of {', '.join(known)}" + (f"; did you mean {similar[0]!r}?" if similar else "")
+
+
+def _model_at(location: _Where) -> type[_Model]:
+    match location:
+        case ("pipelines", _, "feed" | "fib" as side, kind):
+            return _KINDS[side][str(kind)]
+        case ("pipelines", _):
+            return PipelineConfig
+        case ("control",):
+            return ControlConfig
+        case ("log",):
+            return LogConfig
+        case _:
+            return Config
+
+
+def _shown(value: object) -> str:
+    """Return a value as the file writes it, short enough for a line."""
+    match value:
+        case None:
+            return "null"
+        case bool():
+            return "true" if value else "false"
+        case dict():
+            return f"a mapping of {len(value)}"
+        case list() | tuple() | set():
+            return f"a list of {len(value)}"
+        case _:
+            text = repr(value) if isinstance(value, str) else str(value)
+            return text if len(text) <= 60 else f"{text[:57]}..."
+
+
+def _dotted(where: _Where) -> str:
+    return ".".join(_one_line(str(part))[:60] for part in where)
+
+
+def _one_line(text: str) -> str:
+    return " ".join(text.split())
+
+
+def _line(root: yaml.Node | None, where: _Where) -> str:
+    """Return ``:line`` of a key, or of the nearest thing around it that is in the file."""
+    node, mark = root, root.start_mark if root else None
+    for part in where:
+        match node:
+            case yaml.MappingNode():
+                entry = next(((k, v) for k, v in node.value if k.value == str(part)), None)
+                if entry is None:
+                    break
+                mark, node = entry[0].start_mark, entry[1]
+            case yaml.SequenceNode() if isinstance(part, int) and part < len(node.value):
+                node = node.value[part]
+                mark = node.start_mark
+            case _:
+                break
+    return f":{mark.line + 1}" if mark else ""
