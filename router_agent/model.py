@@ -154,13 +154,17 @@ class Interner(Generic[T]):
 
 
 class Operation(IntEnum):
-    """What happened to a (prefix, metric) in the feed."""
+    """What happened to a (prefix, metric) in the feed, or that it was found by a full reading."""
 
     DELETE = 0
     SET = 1
     """Added or replaced; for IPv6 also appended, because the kernel then reports the whole set."""
     APPEND = 2
-    """Added beside a route of the same prefix and metric (IPv4); ineffective while the first is there."""
+    """Added behind a route of the same prefix and metric (IPv4), which stays the effective one."""
+    PREPEND = 3
+    """Added before a route of the same prefix and metric (IPv4), which it hides."""
+    FOUND = 4
+    """Read from a full dump; of several with one prefix and metric the first is the effective one."""
 
 
 @dataclass(slots=True)
@@ -283,9 +287,7 @@ def keys_of(prefixes: list[Prefix]) -> U64:
         rows = [[int(p.network_address) << 8 | p.prefixlen] for p in prefixes]
     else:
         mask = (1 << 64) - 1
-        rows = [
-            [int(p.network_address) >> 64, int(p.network_address) & mask, p.prefixlen] for p in prefixes
-        ]
+        rows = [[int(p.network_address) >> 64, int(p.network_address) & mask, p.prefixlen] for p in prefixes]
     return np.array(rows, np.uint64)
 
 

@@ -81,7 +81,8 @@ class PrefixTable:
 
     def keys(self, rows: NDArray[np.signedinteger]) -> U64:
         """Return the keys of rows, shape (n, width)."""
-        return self._keys[rows]
+        keys: U64 = self._keys[rows]
+        return keys
 
     def rows(self) -> I64:
         """Return the numbers of all rows in use, rising."""
@@ -170,7 +171,8 @@ class PrefixTable:
         for word in range(1, self._width):
             mixed = (mixed ^ (mixed >> np.uint64(29))) + keys[:, word] * _MULTIPLIERS[word]
             mixed *= _MULTIPLIERS[0]
-        return (mixed >> self._shift).astype(np.int64)
+        position: I64 = (mixed >> self._shift).astype(np.int64)
+        return position
 
     def _set_slots(self, size: int) -> None:
         self._slots: I32 = np.full(size, _EMPTY, np.int32)

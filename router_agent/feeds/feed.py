@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Protocol
 
-from router_agent.model import U32, Family, Link, Neighbour, PathSet, RouteBatch
+from router_agent.model import U32, Family, Link, Mask, Neighbour, PathSet, RouteBatch
 
 
 class FeedError(Exception):
@@ -57,6 +57,16 @@ class Feed(Protocol):
 
     def resolve(self, path: int) -> PathSet | None:
         """Return what a path id leads to right now; None when it leads nowhere (route is void)."""
+
+    def path_id(self, path_set: PathSet) -> int:
+        """Return the id of a path set, giving it one if it is new."""
+
+    def retain(self, in_use: Mask) -> None:
+        """Forget the path ids that are not marked, so that they can be given again.
+
+        Args:
+            in_use: which ids are in use, shape (path_limit,).
+        """
 
     @property
     def path_limit(self) -> int:

@@ -17,7 +17,7 @@ class FibError(Exception):
     """The FIB cannot be used; the message says what was found, what was expected and what to do."""
 
 
-class FibLost(FibError):
+class FibLostError(FibError):
     """The FIB went away (process died, socket closed). What it held is unknown until read again."""
 
 
@@ -48,7 +48,7 @@ class Fib(Protocol):
         """Yield every route of our source in a table, in chunks of bounded size.
 
         Raises:
-            FibLost: the FIB went away; what was yielded so far is not the whole.
+            FibLostError: the FIB went away; what was yielded so far is not the whole.
         """
 
     async def write(self, changes: Changes) -> Failures:
@@ -57,7 +57,7 @@ class Fib(Protocol):
         At most `window` requests are unanswered at any time.
 
         Raises:
-            FibLost: some changes may have been made and some not.
+            FibLostError: some changes may have been made and some not.
         """
 
     def path_id(self, wanted: PathSet) -> int | Reason:

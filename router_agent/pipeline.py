@@ -1,0 +1,487 @@
+"""One feed into one FIB: the state machine that keeps the second equal to the first.
+
+    starting ──► reading-fib ──► syncing ──► in-sync
+                     ▲                          │
+                     └────────── fib-lost ◄─────┘
+
+The FIB is read before the first write (invariant 1); stale routes go only after a clean reading of the feed
+(invariant 2). Whatever the feed reports while the FIB is away is in the RIB when it comes back.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+from collections import Counter
+from collections.abc import AsyncIterator, Awaitable, Iterable, Iterator, Mapping, Sequence
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
+from enum import StrEnum
+from typing import Protocol
+
+import numpy as np
+
+from router_agent.feeds.feed import Feed, FeedError
+from router_agent.fibs.fib import Fib, FibError, FibLostError
+from router_agent.model import (
+    ABSENT,
+    FORWARDED_TYPES,
+    U32,
+    U64,
+    Changes,
+    Family,
+    Link,
+    Neighbour,
+    Reason,
+    RouteBatch,
+)
+from router_agent.prefix_table import PrefixTable
+from router_agent.reconcile import CHUNK, Reconciler, Translation
+from router_agent.rib import Rib
+
+_log = logging.getLogger(__name__)
+
+_BACKOFF_SECONDS = (0.1, 0.2, 0.5, 1.0, 2.0, 5.0)
+_LAGS_KEPT = 4096
+
+
+class State(StrEnum):
+    """What a pipeline is doing."""
+
+    STARTING = "starting"
+    READING_FIB = "reading-fib"
+    SYNCING = "syncing"
+    IN_SYNC = "in-sync"
+    FIB_LOST = "fib-lost"
+    FEED_LOST = "feed-lost"
+
+
+class Lags:
+    """How far the FIB was behind: seconds from the first change of a pass to its last acknowledgement."""
+
+    def __init__(self) -> None:
+        self._seconds = np.zeros(_LAGS_KEPT)
+        self._count = 0
+
+    def add(self, seconds: float) -> None:
+        """Note one pass."""
+        self._seconds[self._count % _LAGS_KEPT] = seconds
+        self._count += 1
+
+    def percentile(self, percent: float) -> float:
+        """Return a percentile over the last passes, 0 before the first."""
+        kept = self._seconds[: min(self._count, _LAGS_KEPT)]
+        return float(np.percentile(kept, percent)) if len(kept) else 0.0
+
+    @property
+    def last(self) -> float:
+        """Lag of the last pass in seconds."""
+        return float(self._seconds[(self._count - 1) % _LAGS_KEPT]) if self._count else 0.0
+
+
+@dataclass(slots=True)
+class Writes:
+    """What was written to the FIB since the agent started."""
+
+    added: int = 0
+    replaced: int = 0
+    deleted: int = 0
+    refused: int = 0
+
+    def count(self, changes: Changes, refused: int) -> None:
+        """Add one answered write."""
+        self.deleted += int((changes.paths == ABSENT).sum())
+        self.added += int((changes.held == ABSENT).sum())
+        self.replaced += int(((changes.paths != ABSENT) & (changes.held != ABSENT)).sum())
+        self.refused += refused
+
+
+@dataclass(slots=True)
+class Difference:
+    """One table of the FIB, read anew, against what is wanted there. Key columns per kind."""
+
+    family: Family
+    table: int
+    missing: U64
+    stale: U64
+    different: U64
+
+
+@dataclass(slots=True)
+class Counts:
+    """Events of a pipeline since the agent started."""
+
+    snapshots: int = 0
+    unclean_snapshots: int = 0
+    fib_losses: int = 0
+    feed_losses: int = 0
+    writes: Writes = field(default_factory=Writes)
+
+
+class Observer(Protocol):
+    """Told when a pipeline changes state."""
+
+    def __call__(self, pipeline: Pipeline) -> None:
+        """The pipeline's `state` or `problem` is new."""
+
+
+class Pipeline:
+    """Keeps one FIB equal to one feed. It is the feed's `Sink`.
+
+    Args:
+        name: as in the configuration.
+        feed: where routes come from.
+        fib: where they go.
+        tables: kernel table id to FIB table id; tables that are not named keep their number.
+        observer: told of every change of state.
+    """
+
+    def __init__(
+        self,
+        *,
+        name: str,
+        feed: Feed,
+        fib: Fib,
+        tables: Mapping[int, int] | None = None,
+        observer: Observer | None = None,
+    ) -> None:
+        self.name = name
+        self.feed = feed
+        self.fib = fib
+        self.state = State.STARTING
+        self.problem: str | None = None
+        self.counts = Counts()
+        self.lags = Lags()
+        self.last_snapshot: float | None = None
+        self.in_sync_since: float | None = None
+        self.neighbours_known: dict[tuple[int, bytes], bytes] = {}
+        self.links_known: dict[int, Link] = {}
+        self._observer = observer
+        self._translation = Translation(self._translate)
+        self.reconcilers: dict[tuple[Family, int], Reconciler] = {
+            (family, table): Reconciler(
+                Rib(family, feed), (tables or {}).get(table, table), self._translation
+            )
+            for family, table in feed.spaces
+        }
+        self._neighbours_dirty: set[tuple[int, bytes]] = set()
+        self._following = False
+        self._reread = False
+        self._oldest: float | None = None
+        self._wake = asyncio.Event()
+        self._snapshot_taken = asyncio.Event()
+        self._fib_free = asyncio.Lock()
+
+    # -- what the feed tells (Sink) --------------------------------------------------------------
+
+    def snapshot_begin(self) -> None:
+        """See `Sink`."""
+        for reconciler in self.reconcilers.values():
+            reconciler.rib.snapshot_begin()
+
+    def snapshot_end(self, *, clean: bool) -> None:
+        """See `Sink`."""
+        if not clean:
+            self.counts.unclean_snapshots += 1
+            return
+        for reconciler in self.reconcilers.values():
+            self._touch(reconciler, reconciler.rib.snapshot_end())
+        self._forget_unused_paths()
+        self.counts.snapshots += 1
+        self.last_snapshot = time.monotonic()
+        self._snapshot_taken.set()
+        if self.state is State.FEED_LOST and self._following:
+            self._enter(State.IN_SYNC)
+
+    def routes(self, batch: RouteBatch) -> None:
+        """See `Sink`."""
+        reconciler = self.reconcilers.get((batch.family, batch.table))
+        if reconciler is None:
+            return
+        self._touch(reconciler, reconciler.rib.apply(batch))
+        if reconciler.rib.ambiguous:
+            reconciler.rib.ambiguous = False
+            self.feed.resync()
+
+    def paths_changed(self, paths: U32) -> None:
+        """See `Sink`."""
+        void = np.array([p for p in paths if self.feed.resolve(int(p)) is None], np.uint32)
+        moved = self._translation.refresh(paths)
+        for reconciler in self.reconcilers.values():
+            self._touch(reconciler, reconciler.rib.using(moved))
+            self._touch(reconciler, reconciler.rib.purge(void))
+
+    def links(self, links: Sequence[Link], removed: Sequence[int]) -> None:
+        """See `Sink`."""
+        self.links_known.update((link.index, link) for link in links)
+        for index in removed:
+            self.links_known.pop(index, None)
+        if self.fib.links(links, removed):
+            self._translate_anew()
+            self._neighbours_dirty.update(self.neighbours_known)
+            self._wake.set()
+
+    def neighbours(self, learned: Sequence[Neighbour], removed: Sequence[Neighbour]) -> None:
+        """See `Sink`."""
+        for neighbour in learned:
+            key = (neighbour.interface, neighbour.address)
+            if self.neighbours_known.get(key) != neighbour.mac:
+                self.neighbours_known[key] = neighbour.mac
+                self._neighbours_dirty.add(key)
+        for neighbour in removed:
+            key = (neighbour.interface, neighbour.address)
+            if self.neighbours_known.pop(key, None) is not None:
+                self._neighbours_dirty.add(key)
+        if self._neighbours_dirty:
+            self._wake.set()
+
+    # -- running ---------------------------------------------------------------------------------
+
+    async def run(self) -> None:
+        """Follow the feed until cancelled; whatever the FIB holds then stays and keeps forwarding."""
+        try:
+            async with asyncio.TaskGroup() as tasks:
+                tasks.create_task(self._read_feed(), name=f"{self.name}: feed")
+                tasks.create_task(self._drive_fib(), name=f"{self.name}: fib")
+        finally:
+            await self.fib.close()
+
+    def resync(self) -> None:
+        """Read both sides again and write the difference."""
+        self._reread = True
+        self.feed.resync()
+        self._wake.set()
+
+    async def differences(self) -> list[Difference]:
+        """Read the FIB anew and compare it with what is wanted; nothing is written.
+
+        Raises:
+            FibError: the FIB cannot be read.
+        """
+        async with self._fib_free:
+            return [await self._difference(r) for r in self.reconcilers.values()]
+
+    @property
+    def pending(self) -> int:
+        """Prefixes and neighbours that wait to be looked at."""
+        return sum(r.pending for r in self.reconcilers.values()) + len(self._neighbours_dirty)
+
+    @property
+    def waiting_seconds(self) -> float:
+        """For how long the oldest change that is not in the FIB yet has been waiting."""
+        return 0.0 if self._oldest is None else time.monotonic() - self._oldest
+
+    async def _read_feed(self) -> None:
+        for pause in _pauses():
+            try:
+                await self.feed.run(self)
+            except FeedError as error:
+                self.counts.feed_losses += 1
+                self._enter(State.FEED_LOST, str(error))
+            await asyncio.sleep(pause)
+
+    async def _drive_fib(self) -> None:
+        pauses = _pauses()
+        while True:
+            try:
+                self._enter(State.READING_FIB)
+                async with self._fib_free:
+                    await self.fib.open()
+                    self._translation.clear()
+                    await self._read_fib()
+                pauses = _pauses()
+                await self._follow()
+            except FibError as error:
+                self._following = False
+                self.counts.fib_losses += 1
+                self._enter(State.FIB_LOST, str(error))
+                await self.fib.close()
+            await asyncio.sleep(next(pauses))
+
+    async def _follow(self) -> None:
+        """Write the whole difference, then every further one, until the FIB is lost."""
+        async with self._watching_fib() as lost:
+            self._neighbours_dirty.update(self.neighbours_known)
+            await _first(lost, self._snapshot_taken.wait())
+            self._enter(State.SYNCING)
+            self._following = True
+            await self._write_neighbours()
+            await self._pass_everything()
+            self.in_sync_since = time.monotonic()
+            self._enter(State.IN_SYNC)
+            while True:
+                await _first(lost, self._wake.wait())
+                self._wake.clear()
+                await self._write_neighbours()
+                if self._reread:
+                    self._reread = False
+                    async with self._fib_free:
+                        await self._read_fib()
+                    await self._pass_everything()
+                await self._pass_touched()
+
+    @asynccontextmanager
+    async def _watching_fib(self) -> AsyncIterator[asyncio.Task[None]]:
+        lost = asyncio.create_task(self.fib.wait_lost(), name=f"{self.name}: fib watch")
+        try:
+            yield lost
+        finally:
+            lost.cancel()
+            await asyncio.gather(lost, return_exceptions=True)
+
+    async def _read_fib(self) -> None:
+        for reconciler in self.reconcilers.values():
+            reconciler.forget()
+            async for routes in self.fib.read(reconciler.family, reconciler.table):
+                reconciler.learn(routes.keys, routes.paths)
+
+    async def _pass_everything(self) -> None:
+        began = time.monotonic()
+        for reconciler in self.reconcilers.values():
+            await self._write(reconciler, reconciler.everything())
+        self.lags.add(time.monotonic() - began)
+
+    async def _pass_touched(self) -> None:
+        began, self._oldest = self._oldest, None
+        for reconciler in self.reconcilers.values():
+            if reconciler.pending:
+                keys = reconciler.take()
+                await self._write(reconciler, _chunks(keys))
+        if began is not None:
+            self.lags.add(time.monotonic() - began)
+
+    async def _write(self, reconciler: Reconciler, parts: Iterable[U64]) -> None:
+        """Write the difference over parts whose keys are all distinct.
+
+        While the FIB works on one part the next one is decided, which needs nothing of the first.
+        """
+        async with self._fib_free:
+            writing: asyncio.Task[None] | None = None
+            try:
+                for keys in parts:
+                    changes = reconciler.changes(keys)
+                    if writing is not None:
+                        await writing
+                        writing = None
+                    if len(changes):
+                        writing = asyncio.create_task(self._write_changes(reconciler, changes))
+                    # Lets the write start, and the feed's events in.
+                    await asyncio.sleep(0)
+                if writing is not None:
+                    await writing
+            except BaseException:
+                if writing is not None:
+                    writing.cancel()
+                    await asyncio.gather(writing, return_exceptions=True)
+                raise
+
+    async def _write_changes(self, reconciler: Reconciler, changes: Changes) -> None:
+        failures = await self.fib.write(changes)
+        reconciler.settle(changes, failures)
+        self.counts.writes.count(changes, len(failures))
+        if len(failures):
+            codes = Counter(failures.codes.tolist())
+            _log.warning(
+                "%s: the FIB refused %d routes (error: count %s)", self.name, len(failures), dict(codes)
+            )
+
+    async def _write_neighbours(self) -> None:
+        if not self._neighbours_dirty:
+            return
+        dirty, self._neighbours_dirty = self._neighbours_dirty, set()
+        learned, removed = [], []
+        for interface, address in dirty:
+            mac = self.neighbours_known.get((interface, address))
+            if mac is None:
+                removed.append(Neighbour(interface, address, b""))
+            else:
+                learned.append(Neighbour(interface, address, mac))
+        async with self._fib_free:
+            await self.fib.write_neighbours(learned, removed)
+
+    async def _difference(self, reconciler: Reconciler) -> Difference:
+        rib = reconciler.rib
+        width = rib.family.key_width
+        seen = PrefixTable(width)
+        stale, different, missing = ([np.empty((0, width), np.uint64)] for _ in range(3))
+        async for routes in self.fib.read(reconciler.family, reconciler.table):
+            seen.insert(routes.keys)
+            wanted = reconciler.wanted(routes.keys)
+            stale.append(routes.keys[wanted <= ABSENT])
+            different.append(routes.keys[(wanted > ABSENT) & (wanted != routes.paths)])
+        for rows in rib.prefixes.chunks(CHUNK):
+            keys = rib.prefixes.keys(rows)
+            wanted = reconciler.wanted(keys)
+            missing.append(keys[(wanted > ABSENT) & (seen.find(keys) < 0)])
+            await asyncio.sleep(0)
+        return Difference(
+            rib.family, reconciler.table, *(np.concatenate(part) for part in (missing, stale, different))
+        )
+
+    def _translate(self, path: int) -> int | Reason:
+        path_set = self.feed.resolve(path)
+        if path_set is None:
+            return ABSENT
+        if path_set.type not in FORWARDED_TYPES:
+            return Reason.UNSUPPORTED_TYPE
+        return self.fib.path_id(path_set)
+
+    def _translate_anew(self) -> None:
+        moved = self._translation.refresh()
+        for reconciler in self.reconcilers.values():
+            self._touch(reconciler, reconciler.rib.using(moved))
+
+    def _forget_unused_paths(self) -> None:
+        limit = self.feed.path_limit
+        in_use = np.zeros(limit, np.bool_)
+        for reconciler in self.reconcilers.values():
+            in_use |= reconciler.rib.paths_in_use(limit)
+        self.feed.retain(in_use)
+        self._translation.forget(in_use)
+
+    def _touch(self, reconciler: Reconciler, keys: U64) -> None:
+        # Before the first pass over everything there is nothing to remember: it looks at every prefix.
+        if not len(keys) or not self._following:
+            return
+        reconciler.touch(keys)
+        if self._oldest is None:
+            self._oldest = time.monotonic()
+        self._wake.set()
+
+    def _enter(self, state: State, problem: str | None = None) -> None:
+        self.state, self.problem = state, problem
+        if problem is not None:
+            _log.warning("%s: %s: %s", self.name, state, problem)
+        else:
+            _log.info("%s: %s", self.name, state)
+        if self._observer is not None:
+            self._observer(self)
+
+
+def _pauses() -> Iterator[float]:
+    """Seconds to wait before each further try."""
+    yield from _BACKOFF_SECONDS
+    while True:
+        yield _BACKOFF_SECONDS[-1]
+
+
+def _chunks(keys: U64) -> Iterator[U64]:
+    return (keys[start : start + CHUNK] for start in range(0, len(keys), CHUNK))
+
+
+async def _first(lost: asyncio.Task[None], awaited: Awaitable[object]) -> None:
+    """Wait for something, but not beyond the loss of the FIB.
+
+    Raises:
+        FibLostError: the FIB went away first.
+    """
+    waiting = asyncio.ensure_future(awaited)
+    try:
+        await asyncio.wait({lost, waiting}, return_when=asyncio.FIRST_COMPLETED)
+    finally:
+        if not waiting.done():
+            waiting.cancel()
+    if lost.done():
+        lost.result()
+        raise FibLostError("the FIB went away or its interfaces changed; it is opened and read again")

@@ -1,0 +1,242 @@
+"""The only place that decides what is written: the difference between what is wanted and what is held.
+
+Start-up, restart, overrun, audit, repair and steady state are all `diff` over some keys: every key of both
+sides at start-up, the keys that changed in steady state.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+
+import numpy as np
+
+from router_agent.model import ABSENT, I32, I64, U32, U64, Changes, Failures, Family, Mask, Reason
+from router_agent.prefix_table import PrefixTable
+from router_agent.rib import Rib
+
+CHUNK = 32_768
+"""Prefixes decided at a time: bounds memory and how long the event loop is held (about 10 ms)."""
+
+REASONS = tuple(Reason)
+
+
+def diff(wanted: U32, held: U32) -> I64:
+    """Return the numbers of the rows to write: those where the FIB does not hold what is wanted.
+
+    Both columns are path ids of the FIB's interner, `ABSENT` for no route.
+    """
+    return np.flatnonzero(wanted != held)
+
+
+class Translation:
+    """Feed path ids to FIB path ids, worked out once per path set.
+
+    Args:
+        translate: gives the FIB's path id of a feed path id, `ABSENT` when the path set leads nowhere, or
+            why the FIB cannot hold it.
+    """
+
+    _UNKNOWN = np.int32(np.iinfo(np.int32).min)
+
+    def __init__(self, translate: Callable[[int], int | Reason]) -> None:
+        self._translate = translate
+        self._ids: I32 = np.full(64, self._UNKNOWN, np.int32)
+        self._ids[ABSENT] = ABSENT
+
+    def __call__(self, paths: U32) -> I32:
+        """Return FIB path ids; a negative one is the reason ``REASONS[-id - 1]``."""
+        if not len(paths):
+            return np.empty(0, np.int32)
+        self._reach(int(paths.max()))
+        ids: I32 = self._ids[paths]
+        unknown = ids == self._UNKNOWN
+        if unknown.any():
+            for path in np.unique(paths[unknown]):
+                self._ids[path] = self._look_up(int(path))
+            ids = self._ids[paths]
+        return ids
+
+    def refresh(self, paths: U32 | None = None) -> U32:
+        """Work out again the given ids, or all known ones; return those whose meaning changed."""
+        known = np.flatnonzero(self._ids != self._UNKNOWN).astype(np.uint32)
+        known = known[known != ABSENT]
+        if paths is not None:
+            known = known[np.isin(known, paths)]
+        now = np.array([self._look_up(int(path)) for path in known], np.int32)
+        changed: U32 = known[self._ids[known] != now]
+        self._ids[known] = now
+        return changed
+
+    def forget(self, in_use: Mask) -> None:
+        """Forget the ids that are not in use: the feed may give them to other path sets."""
+        self._ids[: len(in_use)][~in_use] = self._UNKNOWN
+        self._ids[ABSENT] = ABSENT
+
+    def clear(self) -> None:
+        """Forget everything: the FIB was opened anew."""
+        self._ids[1:] = self._UNKNOWN
+
+    def _look_up(self, path: int) -> int:
+        answer = self._translate(path)
+        return -1 - REASONS.index(answer) if isinstance(answer, Reason) else answer
+
+    def _reach(self, path: int) -> None:
+        if path < len(self._ids):
+            return
+        grown = np.full(max(path + 1, 2 * len(self._ids)), self._UNKNOWN, np.int32)
+        grown[: len(self._ids)] = self._ids
+        self._ids = grown
+
+
+@dataclass(frozen=True, slots=True)
+class Refusal:
+    """A write the FIB refused: the path id that was refused and the FIB's own error number."""
+
+    path: int
+    code: int
+
+
+class Reconciler:
+    """Wanted against held, for one table of a FIB.
+
+    Args:
+        rib: the routes that are wanted.
+        table: FIB table id written to.
+        translation: from the feed's path ids to the FIB's.
+    """
+
+    def __init__(self, rib: Rib, table: int, translation: Translation) -> None:
+        self.rib = rib
+        self.table = table
+        self._translation = translation
+        width = rib.family.key_width
+        self.held = PrefixTable(width, {"path": np.uint32})
+        self.refused = PrefixTable(width, {"path": np.uint32, "code": np.int32})
+        self._dirty = PrefixTable(width)
+
+    @property
+    def family(self) -> Family:
+        """Address family of the table."""
+        return self.rib.family
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes held by the columns of both sides."""
+        return self.rib.nbytes + self.held.nbytes + self.refused.nbytes + self._dirty.nbytes
+
+    @property
+    def pending(self) -> int:
+        """Prefixes that wait to be looked at."""
+        return len(self._dirty)
+
+    def touch(self, keys: U64) -> None:
+        """Note that these prefixes (any order, repeats allowed) may need a write.
+
+        Whatever happens to a prefix while it waits, it is written at most once.
+        """
+        rows = self._dirty.find(keys)
+        missing = keys[rows < 0]
+        if not len(missing):
+            return
+        if len(missing) > 1:
+            missing = np.unique(missing, axis=0) if missing.shape[1] > 1 else np.unique(missing)[:, None]
+        self._dirty.insert(missing)
+
+    def take(self) -> U64:
+        """Return all prefixes that wait, which then wait no longer."""
+        keys = self._dirty.keys(self._dirty.rows())
+        self._dirty.clear()
+        return keys
+
+    def everything(self) -> Iterator[U64]:
+        """Yield the keys of both sides, a chunk at a time: wanted ones first, then those only held.
+
+        Adding before deleting keeps traffic flowing where a prefix moves to a shorter or longer one.
+        """
+        for rows in self.rib.prefixes.chunks(CHUNK):
+            yield self.rib.prefixes.keys(rows)
+        for rows in self.held.chunks(CHUNK):
+            keys = self.held.keys(rows)
+            yield keys[self.rib.prefixes.find(keys) < 0]
+
+    def wanted(self, keys: U64) -> I32:
+        """Return the FIB path id wanted for each key; negative: the reason why there can be none."""
+        return self._translation(self.rib.best(keys))
+
+    def held_paths(self, keys: U64) -> U32:
+        """Return the FIB path id held for each key."""
+        rows = self.held.find(keys)
+        paths: U32 = np.zeros(len(keys), np.uint32)
+        known = np.flatnonzero(rows >= 0)
+        paths[known] = self.held["path"][rows[known]]
+        return paths
+
+    def changes(self, keys: U64) -> Changes:
+        """Return the writes that make the FIB right for these distinct keys; deletes last.
+
+        What the FIB refused is not asked of it again until something else is wanted, or `retry`.
+        """
+        wanted = np.maximum(self.wanted(keys), ABSENT).astype(np.uint32)
+        held = self.held_paths(keys)
+        rows = diff(wanted, held)
+        if len(self.refused):
+            refused = self.refused.find(keys)
+            known = np.flatnonzero(refused >= 0)
+            same = self.refused["path"][refused[known]] == wanted[known]
+            self.refused.remove(refused[known[~same]])
+            rows = np.setdiff1d(rows, known[same], assume_unique=True)
+        rows = rows[np.argsort(wanted[rows] == ABSENT, kind="stable")]
+        return Changes(self.family, self.table, keys[rows], wanted[rows], held[rows])
+
+    def learn(self, keys: U64, paths: U32) -> None:
+        """Take note of routes read from the FIB."""
+        rows = self.held.find_or_insert(keys)
+        self.held["path"][rows] = paths
+
+    def forget(self) -> None:
+        """The FIB went away: nothing is known of it."""
+        self.held.clear()
+        self.refused.clear()
+
+    def retry(self) -> None:
+        """Let refused routes be tried again."""
+        self.touch(self.refused.keys(self.refused.rows()))
+        self.refused.clear()
+
+    def settle(self, changes: Changes, failures: Failures) -> None:
+        """Take note of what became of a write."""
+        done = np.ones(len(changes), np.bool_)
+        done[failures.rows] = False
+        keys, paths = changes.keys[done], changes.paths[done]
+        kept = paths != ABSENT
+        self.learn(keys[kept], paths[kept])
+        gone = self.held.find(keys[~kept])
+        self.held.remove(gone[gone >= 0])
+        if len(self.refused):
+            accepted = self.refused.find(keys)
+            self.refused.remove(accepted[accepted >= 0])
+        if len(failures):
+            rows = self.refused.find_or_insert(changes.keys[failures.rows])
+            self.refused["path"][rows] = changes.paths[failures.rows]
+            self.refused["code"][rows] = failures.codes
+
+    def refusal(self, key: U64) -> Refusal | None:
+        """Return the refusal of one key (shape (1, width)), if there is one."""
+        row = int(self.refused.find(key)[0])
+        if row < 0:
+            return None
+        return Refusal(int(self.refused["path"][row]), int(self.refused["code"][row]))
+
+    def unplaced(self) -> dict[Reason, int]:
+        """Count the wanted routes that the FIB does not hold, by reason (invariant 4)."""
+        counts: dict[Reason, int] = {}
+        for rows in self.rib.prefixes.chunks(1 << 20):
+            wanted = self.wanted(self.rib.prefixes.keys(rows))
+            for value, count in zip(*np.unique(wanted[wanted < 0], return_counts=True), strict=True):
+                reason = REASONS[-int(value) - 1]
+                counts[reason] = counts.get(reason, 0) + int(count)
+        refused = self.refused["path"][self.refused.rows()]
+        if len(refused):
+            counts[Reason.REJECTED] = counts.get(Reason.REJECTED, 0) + len(refused)
+        return counts
