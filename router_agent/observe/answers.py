@@ -1,0 +1,360 @@
+"""What the agent answers when it is asked: shapes of every control answer, and of the questions.
+
+The agent fills these, `router_agent.control` carries them as JSON, the command line prints them. A reader
+ignores keys it does not know, so that an older client can still ask a newer agent. Units are in the names:
+seconds, bytes; everything else is a count.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from datetime import datetime
+from enum import StrEnum
+from ipaddress import IPv4Network, IPv6Network, ip_network
+from typing import Annotated, Literal
+
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
+
+from router_agent.model import Family, Reason
+
+
+class _Answer(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="ignore")
+
+
+class _Question(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+def _network(value: object) -> object:
+    """Read a prefix, or an address as a prefix of full length; host bits must be zero."""
+    return ip_network(value) if isinstance(value, str) else value
+
+
+Network = Annotated[IPv4Network | IPv6Network, BeforeValidator(_network)]
+
+
+class State(StrEnum):
+    """What a pipeline is doing."""
+
+    STARTING = "starting"
+    """Nothing has been read yet."""
+    READING_FIB = "reading-fib"
+    """The FIB's content is being read; nothing is written before that is complete (invariant 1)."""
+    SYNCING = "syncing"
+    """Changes are on their way to the FIB."""
+    IN_SYNC = "in-sync"
+    """The FIB holds what it should, except what is counted in `FamilyCounts.not_in_fib`."""
+    FEED_LOST = "feed-lost"
+    """The feed went away; the FIB keeps what it holds."""
+    FIB_LOST = "fib-lost"
+    """The FIB went away; it will be opened and read again."""
+    FAILED = "failed"
+    """The pipeline cannot go on by itself; `PipelineStatus.error` says what to do."""
+
+
+class FamilyCounts(_Answer):
+    """Routes of one address family in one pipeline.
+
+    ``desired`` is the sum of the other three: in the FIB, on the way there, and not there for a reason.
+    """
+
+    family: Family
+    desired: int = 0
+    in_fib: int = 0
+    pending: int = 0
+    not_in_fib: Mapping[Reason, int] = Field(default_factory=dict)
+
+    @property
+    def absent(self) -> int:
+        """How many wanted routes are not in the FIB for a reason."""
+        return sum(self.not_in_fib.values())
+
+
+class Writes(_Answer):
+    """Writes to a FIB since the agent started, by kind."""
+
+    added: int = 0
+    replaced: int = 0
+    deleted: int = 0
+    refused: int = 0
+    """Of the above, those the FIB answered with an error."""
+
+
+class PipelineStatus(_Answer):
+    """One feed into one FIB.
+
+    Attributes:
+        name: as configured.
+        feed: kind of the feed.
+        fib: kind of the FIB.
+        state: what it is doing.
+        error: why it is lost or failed, and what to do; None otherwise.
+        counts: one entry for each family that is followed.
+        lag_seconds: age of the oldest change that is not in the FIB yet; 0 when there is none.
+        last_resync: when the last full reading of the feed ended cleanly.
+        resyncs: full readings that ended cleanly since the agent started.
+        overruns: times the feed lost events and had to read everything again.
+        writes: what was written.
+        neighbours: neighbours copied into the FIB.
+    """
+
+    name: str
+    feed: str
+    fib: str
+    state: State
+    error: str | None = None
+    counts: tuple[FamilyCounts, ...] = ()
+    lag_seconds: float = 0.0
+    last_resync: datetime | None = None
+    resyncs: int = 0
+    overruns: int = 0
+    writes: Writes = Field(default_factory=Writes)
+    neighbours: int = 0
+
+
+class Status(_Answer):
+    """The agent as a whole."""
+
+    version: str
+    pid: int
+    uptime_seconds: float
+    rss_bytes: int
+    pipelines: tuple[PipelineStatus, ...]
+
+    @property
+    def in_sync(self) -> bool:
+        """Whether every pipeline has brought its FIB to what it should hold."""
+        return all(pipeline.state is State.IN_SYNC for pipeline in self.pipelines)
+
+
+class InFib(StrEnum):
+    """Whether a route is in the FIB."""
+
+    YES = "yes"
+    PENDING = "pending"
+    """A write is on its way, or waits for its turn."""
+    NO = "no"
+    """`RouteRow.reason` says why."""
+
+
+class RouteFilter(_Question):
+    """Which routes to list.
+
+    Attributes:
+        prefix: this prefix and everything inside it; all when None.
+        table: of this kernel table only.
+        pipeline: of this pipeline only.
+        absent: only those that are not in the FIB.
+        limit: stop after this many rows.
+    """
+
+    prefix: Network | None = None
+    table: int | None = Field(default=None, ge=0, le=0xFFFFFFFF)
+    pipeline: str | None = None
+    absent: bool = False
+    limit: int | None = Field(default=None, ge=1)
+
+
+class RouteRow(_Answer):
+    """A route that is wanted.
+
+    Attributes:
+        pipeline: whose it is.
+        prefix: as text, for example ``192.0.2.0/24``.
+        table: kernel table.
+        metric: metric of the chosen candidate.
+        paths: its legs in words, for example ``via 192.0.2.1 dev eth0 weight 2``; a single word such as
+            ``blackhole`` for a route without legs.
+        in_fib: whether the FIB holds it.
+        fib_table: the FIB table it belongs to.
+        reason: why it is not in the FIB.
+        detail: the FIB's own words about the reason, for example an error number.
+    """
+
+    pipeline: str
+    prefix: str
+    table: int
+    metric: int
+    paths: tuple[str, ...]
+    in_fib: InFib
+    fib_table: int
+    reason: Reason | None = None
+    detail: str | None = None
+
+
+class NeighbourRow(_Answer):
+    """A neighbour of the control plane; ``fib_interface`` is None where the FIB has no such interface."""
+
+    pipeline: str
+    interface: str
+    address: str
+    mac: str
+    fib_interface: str | None = None
+
+
+class DriftKind(StrEnum):
+    """How a FIB differs from what it should hold."""
+
+    MISSING = "missing"
+    """Wanted, accepted before, and not there."""
+    STALE = "stale"
+    """There and not wanted."""
+    DIFFERENT = "different"
+    """There with other paths."""
+
+
+class DriftRow(_Answer):
+    """One prefix that differs, with the paths it should have and those it has."""
+
+    prefix: str
+    fib_table: int
+    kind: DriftKind
+    wanted: tuple[str, ...] = ()
+    held: tuple[str, ...] = ()
+
+
+class PipelineDrift(_Answer):
+    """What a fresh reading of one FIB differs by; ``rows`` holds the first of them."""
+
+    pipeline: str
+    compared: int
+    """Distinct prefixes that were looked at."""
+    missing: int = 0
+    stale: int = 0
+    different: int = 0
+    rows: tuple[DriftRow, ...] = ()
+
+    @property
+    def total(self) -> int:
+        """How many prefixes differ."""
+        return self.missing + self.stale + self.different
+
+
+class Drift(_Answer):
+    """The result of an audit of every FIB."""
+
+    pipelines: tuple[PipelineDrift, ...]
+
+    @property
+    def total(self) -> int:
+        """How many prefixes differ in all pipelines together."""
+        return sum(pipeline.total for pipeline in self.pipelines)
+
+
+class ExplainRequest(_Question):
+    """The prefix to explain: matched exactly if it is known, else by the longest prefix around it."""
+
+    prefix: Network
+
+
+class Stage(StrEnum):
+    """The rooms a route goes through, in order."""
+
+    CANDIDATE = "candidate"
+    """What the feed offers for the prefix; one step for each."""
+    CHOSEN = "chosen"
+    PATHS = "paths"
+    """What the chosen candidate leads to, here and in the FIB's own terms."""
+    FIB = "fib"
+    """What the FIB holds."""
+
+
+class Step(_Answer):
+    """One step of an explanation; ``holds`` is False where the route got no further."""
+
+    stage: Stage
+    words: str
+    holds: bool = True
+
+
+class Match(StrEnum):
+    """How the prefix that was asked for was found."""
+
+    EXACT = "exact"
+    LONGEST = "longest"
+    NONE = "none"
+
+
+class PipelineExplanation(_Answer):
+    """The way of one prefix through one pipeline.
+
+    Attributes:
+        pipeline: which.
+        table: kernel table that was looked in.
+        match: how it was found.
+        prefix: what was found; None without a match.
+        steps: from the feed to the FIB.
+        forwards: whether the FIB does with the prefix what the feed wants.
+        verdict: the same in a sentence, with the reason where it does not.
+    """
+
+    pipeline: str
+    table: int
+    match: Match
+    prefix: str | None = None
+    steps: tuple[Step, ...] = ()
+    forwards: bool
+    verdict: str
+
+
+class Explanation(_Answer):
+    """The way of one prefix through every pipeline that could hold it."""
+
+    asked: str
+    pipelines: tuple[PipelineExplanation, ...]
+
+    @property
+    def forwards(self) -> bool:
+        """Whether every FIB that should have the prefix does with it what its feed wants."""
+        known = [pipeline for pipeline in self.pipelines if pipeline.match is not Match.NONE]
+        return bool(known) and all(pipeline.forwards for pipeline in known)
+
+
+class ResyncRequest(_Question):
+    """Read every feed and FIB again; with ``wait``, answer when the pipelines are in sync."""
+
+    wait: bool = False
+    timeout_seconds: float = Field(default=120.0, gt=0, le=3600)
+
+
+class Resync(_Answer):
+    """What became of a resync.
+
+    Attributes:
+        pipelines: names of those that were asked to.
+        in_sync: whether all of them are in sync now; None when nobody waited.
+        took_seconds: time until the answer.
+    """
+
+    pipelines: tuple[str, ...]
+    in_sync: bool | None = None
+    took_seconds: float = 0.0
+
+
+class ErrorKind(StrEnum):
+    """Why a request has no answer."""
+
+    BAD_REQUEST = "bad-request"
+    """The request is malformed or asks for what does not exist; the agent is fine."""
+    BUSY = "busy"
+    """Too many clients or requests; try again."""
+    UNAVAILABLE = "unavailable"
+    """The agent cannot answer now, for example because the FIB is lost."""
+    TIMEOUT = "timeout"
+    INTERNAL = "internal"
+    """A fault of the agent's; its log has the details."""
+
+
+class AnswerError(_Answer):
+    """Sent in place of (the rest of) an answer."""
+
+    kind: ErrorKind
+    message: str
+
+
+class End(_Answer):
+    """The last line of a complete answer; ``rows`` lines came before it."""
+
+    end: Literal[True] = True
+    rows: int
