@@ -17,7 +17,6 @@ from collections import Counter
 from collections.abc import AsyncIterator, Awaitable, Iterable, Iterator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
-from enum import StrEnum
 from typing import Protocol
 
 import numpy as np
@@ -36,6 +35,7 @@ from router_agent.model import (
     Reason,
     RouteBatch,
 )
+from router_agent.observe.answers import State
 from router_agent.prefix_table import PrefixTable
 from router_agent.reconcile import CHUNK, Reconciler, Translation
 from router_agent.rib import Rib
@@ -44,17 +44,6 @@ _log = logging.getLogger(__name__)
 
 _BACKOFF_SECONDS = (0.1, 0.2, 0.5, 1.0, 2.0, 5.0)
 _LAGS_KEPT = 4096
-
-
-class State(StrEnum):
-    """What a pipeline is doing."""
-
-    STARTING = "starting"
-    READING_FIB = "reading-fib"
-    SYNCING = "syncing"
-    IN_SYNC = "in-sync"
-    FIB_LOST = "fib-lost"
-    FEED_LOST = "feed-lost"
 
 
 class Lags:
@@ -101,11 +90,19 @@ class Writes:
 class Difference:
     """One table of the FIB, read anew, against what is wanted there. Key columns per kind."""
 
-    family: Family
-    table: int
+    reconciler: Reconciler
     missing: U64
     stale: U64
     different: U64
+    read: PrefixTable
+
+    def held(self, keys: U64) -> U32:
+        """Return the FIB path ids that were read for these keys."""
+        rows = self.read.find(keys)
+        paths: U32 = np.zeros(len(keys), np.uint32)
+        known = np.flatnonzero(rows >= 0)
+        paths[known] = self.read["path"][rows[known]]
+        return paths
 
 
 @dataclass(slots=True)
@@ -403,20 +400,21 @@ class Pipeline:
     async def _difference(self, reconciler: Reconciler) -> Difference:
         rib = reconciler.rib
         width = rib.family.key_width
-        seen = PrefixTable(width)
+        seen = PrefixTable(width, {"path": np.uint32})
         stale, different, missing = ([np.empty((0, width), np.uint64)] for _ in range(3))
         async for routes in self.fib.read(reconciler.family, reconciler.table):
-            seen.insert(routes.keys)
+            rows = seen.insert(routes.keys)
+            seen["path"][rows] = routes.paths
             wanted = reconciler.wanted(routes.keys)
             stale.append(routes.keys[wanted <= ABSENT])
             different.append(routes.keys[(wanted > ABSENT) & (wanted != routes.paths)])
-        for rows in rib.prefixes.chunks(CHUNK):
-            keys = rib.prefixes.keys(rows)
+        for chunk in rib.prefixes.chunks(CHUNK):
+            keys = rib.prefixes.keys(chunk)
             wanted = reconciler.wanted(keys)
             missing.append(keys[(wanted > ABSENT) & (seen.find(keys) < 0)])
             await asyncio.sleep(0)
         return Difference(
-            rib.family, reconciler.table, *(np.concatenate(part) for part in (missing, stale, different))
+            reconciler, np.concatenate(missing), np.concatenate(stale), np.concatenate(different), seen
         )
 
     def _translate(self, path: int) -> int | Reason:

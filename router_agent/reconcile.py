@@ -231,10 +231,11 @@ class Reconciler:
     def unplaced(self) -> dict[Reason, int]:
         """Count the wanted routes that the FIB does not hold, by reason (invariant 4)."""
         counts: dict[Reason, int] = {}
-        for rows in self.rib.prefixes.chunks(1 << 20):
-            wanted = self.wanted(self.rib.prefixes.keys(rows))
-            for value, count in zip(*np.unique(wanted[wanted < 0], return_counts=True), strict=True):
-                reason = REASONS[-int(value) - 1]
+        routes = self.rib.best_counts()
+        paths = np.flatnonzero(routes).astype(np.uint32)
+        for target, count in zip(self._translation(paths), routes[paths], strict=True):
+            if target < 0:
+                reason = REASONS[-int(target) - 1]
                 counts[reason] = counts.get(reason, 0) + int(count)
         refused = self.refused["path"][self.refused.rows()]
         if len(refused):

@@ -156,6 +156,11 @@ class Rib:
         used[chains.path[chains.in_use()]] = True
         return used
 
+    def best_counts(self) -> I64:
+        """Return how many prefixes have each path id as their best; shape (largest id + 1,)."""
+        heads = self.prefixes["head"][self.prefixes.rows()]
+        return np.bincount(self._chains.path[heads])
+
     def best(self, keys: U64) -> U32:
         """Return the path id of the best candidate of each key, `ABSENT` where there is none."""
         return self._best_of(self.prefixes.find(keys))

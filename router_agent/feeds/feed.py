@@ -69,6 +69,10 @@ class Feed(Protocol):
         """
 
     @property
+    def overruns(self) -> int:
+        """How often events were lost, so that everything had to be read again."""
+
+    @property
     def path_limit(self) -> int:
         """One more than the largest path id in use, for arrays indexed by it."""
 

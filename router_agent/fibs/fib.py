@@ -72,6 +72,9 @@ class Fib(Protocol):
     def interface_name(self, interface: int) -> str:
         """Return the FIB's name of an interface number in its path sets."""
 
+    def counterpart(self, interface: int) -> str | None:
+        """Return the FIB's name of a control-plane interface (by ifindex), None if it has none."""
+
     def links(self, links: Sequence[Link], removed: Sequence[int]) -> bool:
         """Take note of control-plane interfaces; return True when `path_id` may now answer differently."""
 

@@ -1,0 +1,1 @@
+"""A point of presence in network namespaces."""

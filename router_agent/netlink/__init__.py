@@ -1,0 +1,1 @@
+"""The kernel's route messages, many at a time."""
