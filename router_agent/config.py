@@ -568,17 +568,17 @@ def _read_yaml(content: bytes, name: str) -> tuple[yaml.Node | None, object]:
 
 
 def _problems(error: ValidationError, name: str, root: yaml.Node | None) -> list[str]:
-    lines: list[str] = []
+    found: list[_Problem] = []
     for details in error.errors(include_url=False):
         if details["type"] == "cross_check":
-            problems: list[_Problem] = details["ctx"]["problems"]
-        elif _items_failed(details):
-            continue
-        else:
-            problems = [_problem(details)]
-        for where, words in problems:
-            lines.append(f"{name}{_line(root, where)}: {_dotted(where) or 'the file'}: {words}")
-    return lines
+            found.extend(details["ctx"]["problems"])
+        elif not _items_failed(details):
+            found.append(_problem(details))
+    placed = sorted(((_line(root, where), where, words) for where, words in found), key=lambda p: p[0])
+    return [
+        f"{name}{f':{line}' if line else ''}: {_dotted(where) or 'the file'}: {words}"
+        for line, where, words in placed
+    ]
 
 
 def _items_failed(details: ErrorDetails) -> bool:
@@ -697,8 +697,8 @@ def _one_line(text: str) -> str:
     return " ".join(text.split())
 
 
-def _line(root: yaml.Node | None, where: _Where) -> str:
-    """Return ``:line`` of a key, or of the nearest thing around it that is in the file."""
+def _line(root: yaml.Node | None, where: _Where) -> int:
+    """Return the line of a key, or of the nearest thing around it in the file; 0 for an empty file."""
     node, mark = root, root.start_mark if root else None
     for part in where:
         match node:
@@ -712,4 +712,4 @@ def _line(root: yaml.Node | None, where: _Where) -> str:
                 mark = node.start_mark
             case _:
                 break
-    return f":{mark.line + 1}" if mark else ""
+    return mark.line + 1 if mark else 0
