@@ -28,7 +28,11 @@ class _Question(BaseModel):
 
 def _network(value: object) -> object:
     """Read a prefix, or an address as a prefix of full length; host bits must be zero."""
-    return ip_network(value) if isinstance(value, str) else value
+    if isinstance(value, IPv4Network | IPv6Network):
+        return value
+    if not isinstance(value, str):
+        raise ValueError("expected a prefix such as 192.0.2.0/24 or 2001:db8::/32")  # noqa: TRY004 - for pydantic
+    return ip_network(value)
 
 
 Network = Annotated[IPv4Network | IPv6Network, BeforeValidator(_network)]

@@ -1,0 +1,535 @@
+"""The control socket: how a running agent is asked, and asks nothing in return.
+
+Protocol, over a unix stream socket: a request is one line of JSON,
+
+    {"command": "routes", "arguments": {"prefix": "192.0.2.0/24"}}
+
+and its answer is any number of lines ``{"row": {...}}`` followed by ``{"end": true, "rows": N}`` when it is
+complete or by ``{"error": {"kind": "...", "message": "..."}}`` when it is not. Requests on one connection are
+answered in order. Commands, their arguments and rows (shapes in `router_agent.observe.answers`):
+
+    status       -                 one `Status`
+    routes       `RouteFilter`     a `RouteRow` each
+    neighbours   -                 a `NeighbourRow` each
+    drift        -                 one `Drift`
+    explain      `ExplainRequest`  one `Explanation`
+    resync       `ResyncRequest`   one `Resync`
+
+Whatever a client sends or fails to read costs the agent a bounded amount of memory and time and nothing else.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import errno
+import fcntl
+import json
+import logging
+import os
+import shutil
+import socket
+import stat
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Iterator, Mapping, Sequence
+from contextlib import aclosing, suppress
+from pathlib import Path
+from types import TracebackType
+from typing import Any, BinaryIO, ClassVar, Protocol, Self, TypeAlias, TypeVar
+
+from pydantic import BaseModel, ConfigDict, JsonValue, ValidationError
+
+from router_agent.config import ControlConfig
+from router_agent.fibs.fib import FibError
+from router_agent.observe.answers import (
+    AnswerError,
+    Drift,
+    End,
+    ErrorKind,
+    ExplainRequest,
+    Explanation,
+    NeighbourRow,
+    Resync,
+    ResyncRequest,
+    RouteFilter,
+    RouteRow,
+    Status,
+)
+
+REQUEST_BYTES = 16 << 10
+"""Longest request line."""
+CLIENTS = 32
+"""Most connections at one time."""
+IDLE_SECONDS = 60.0
+"""A connection that asks nothing for this long is closed."""
+WRITE_SECONDS = 30.0
+"""A client that reads nothing of its answer for this long is cut off."""
+ANSWER_SECONDS = 60.0
+"""Longest wait for (the next rows of) an answer, besides what a resync was told to wait."""
+CHUNK_BYTES = 64 << 10
+"""Rows are written this much at a time; the event loop runs in between."""
+
+_log = logging.getLogger(__name__)
+
+
+class ControlError(Exception):
+    """The control socket cannot be opened, reached or understood; the message says what to do."""
+
+
+class RefusedError(Exception):
+    """A request that cannot be answered; handlers raise it, clients see it.
+
+    Attributes:
+        kind: why.
+    """
+
+    def __init__(self, kind: ErrorKind, message: str) -> None:
+        super().__init__(message)
+        self.kind = kind
+
+
+class Handlers(Protocol):
+    """What the agent can be asked. Any of these may raise `RefusedError` or `FibError`."""
+
+    def status(self) -> Status:
+        """Return counts and states; must be quick."""
+
+    def routes(self, wanted: RouteFilter) -> AsyncIterator[RouteRow]:
+        """Yield the routes that are asked for."""
+
+    def neighbours(self) -> Sequence[NeighbourRow]:
+        """Return every neighbour."""
+
+    async def drift(self) -> Drift:
+        """Read every FIB and compare it with what it should hold."""
+
+    async def explain(self, wanted: ExplainRequest) -> Explanation:
+        """Follow one prefix from its feed to the FIB."""
+
+    async def resync(self, wanted: ResyncRequest) -> Resync:
+        """Read every feed again, and wait for the outcome if asked to."""
+
+
+class _Request(BaseModel):
+    model_config = ConfigDict(extra="forbid")
+
+    command: str
+    arguments: dict[str, JsonValue] = {}
+
+
+class _NoArguments(BaseModel):
+    model_config = ConfigDict(extra="forbid")
+
+
+_Rows: TypeAlias = AsyncGenerator[BaseModel, None]
+A = TypeVar("A", bound=BaseModel)
+
+
+class ControlServer:
+    """Listens on the control socket and answers from the agent's handlers.
+
+    Use as an asynchronous context manager, or call `start` and `close`.
+
+    Args:
+        config: where to listen, and who may connect.
+        handlers: where answers come from.
+    """
+
+    def __init__(self, *, config: ControlConfig, handlers: Handlers) -> None:
+        self._config = config
+        self._handlers = handlers
+        self._clients: dict[asyncio.Task[None], asyncio.StreamWriter] = {}
+        self._auditing = asyncio.Lock()
+        self._server: asyncio.Server | None = None
+        self._lock: int | None = None
+        self._inode: int | None = None
+
+    async def __aenter__(self) -> Self:
+        await self.start()
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        await self.close()
+
+    async def start(self) -> None:
+        """Listen.
+
+        Raises:
+            ControlError: another agent listens there, or the socket cannot be made.
+        """
+        path = self._config.socket
+        try:
+            path.parent.mkdir(mode=0o755, exist_ok=True)
+            self._lock = _hold_lock(path)
+            listener = _bind(self._config)
+            self._inode = path.stat().st_ino
+        except OSError as error:
+            self._release()
+            raise ControlError(f"control socket {path}: {error.strerror or error}") from error
+        except ControlError:
+            self._release()
+            raise
+        self._server = await asyncio.start_unix_server(self._connected, sock=listener, limit=REQUEST_BYTES)
+
+    async def close(self) -> None:
+        """Stop listening, cut off clients, remove the socket. Does nothing when not listening."""
+        if self._server is None:
+            return
+        self._server.close()
+        for client, writer in self._clients.items():
+            client.cancel()
+            writer.transport.abort()  # closing would wait for clients that do not read
+        await asyncio.gather(*self._clients, return_exceptions=True)
+        await self._server.wait_closed()
+        self._server = None
+        with suppress(FileNotFoundError):
+            if self._config.socket.stat().st_ino == self._inode:
+                self._config.socket.unlink()
+        self._release()
+
+    def _release(self) -> None:
+        if self._lock is not None:
+            os.close(self._lock)
+            self._lock = None
+
+    def _connected(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        if len(self._clients) >= CLIENTS:
+            writer.write(_error_line(ErrorKind.BUSY, f"{CLIENTS} clients are connected already; try again"))
+            writer.close()
+            return
+        client = asyncio.create_task(self._converse(reader, writer))
+        self._clients[client] = writer
+        client.add_done_callback(self._clients.pop)
+
+    async def _converse(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        """Answer the requests of one client until it leaves, goes silent or stops reading."""
+        writer.transport.set_write_buffer_limits(high=4 * CHUNK_BYTES)
+        try:
+            while (line := await _read_request(reader, writer)) is not None:
+                if line.strip():
+                    await self._answer(line, writer)
+        except _ClientLostError:
+            writer.transport.abort()  # closing would wait for the client to read what is buffered
+        finally:
+            writer.close()
+
+    async def _answer(self, line: bytes, writer: asyncio.StreamWriter) -> None:
+        try:
+            command, arguments = _parse(line)
+            async with aclosing(command(self, arguments)) as rows:
+                counted, patience = _Counted(rows), _patience(arguments)
+                while chunk := await _within(patience, counted.chunk()):
+                    await _send(writer, chunk)
+            await _send(writer, End(rows=counted.count).model_dump_json().encode() + b"\n")
+        except _ClientLostError:
+            raise
+        except RefusedError as error:
+            await _send(writer, _error_line(error.kind, str(error)))
+        except FibError as error:
+            await _send(writer, _error_line(ErrorKind.UNAVAILABLE, str(error)))
+        except Exception:  # noqa: BLE001 - a fault while answering must not reach the routing side
+            _log.exception("no answer to control request %.200r", line)
+            message = "the agent failed to answer; see its log for the reason, and report it"
+            await _send(writer, _error_line(ErrorKind.INTERNAL, message))
+
+    async def _status(self, _: BaseModel) -> _Rows:
+        yield self._handlers.status()
+
+    async def _routes(self, wanted: RouteFilter) -> _Rows:
+        async for row in self._handlers.routes(wanted):
+            yield row
+
+    async def _neighbours(self, _: BaseModel) -> _Rows:
+        for row in self._handlers.neighbours():
+            yield row
+
+    async def _drift(self, _: BaseModel) -> _Rows:
+        if self._auditing.locked():
+            raise RefusedError(ErrorKind.BUSY, "an audit is running already; wait for its answer")
+        async with self._auditing:
+            yield await self._handlers.drift()
+
+    async def _explain(self, wanted: ExplainRequest) -> _Rows:
+        yield await self._handlers.explain(wanted)
+
+    async def _resync(self, wanted: ResyncRequest) -> _Rows:
+        yield await self._handlers.resync(wanted)
+
+    commands: ClassVar[Mapping[str, tuple[type[BaseModel], Callable[[Any, Any], _Rows]]]] = {
+        "status": (_NoArguments, _status),
+        "routes": (RouteFilter, _routes),
+        "neighbours": (_NoArguments, _neighbours),
+        "drift": (_NoArguments, _drift),
+        "explain": (ExplainRequest, _explain),
+        "resync": (ResyncRequest, _resync),
+    }
+    """Every command: the shape of its arguments, and who answers it."""
+
+
+class _ClientLostError(Exception):
+    """The client left, or reads nothing."""
+
+
+class _Counted:
+    """Rows as JSON lines, in chunks, and how many there were."""
+
+    def __init__(self, rows: _Rows) -> None:
+        self._rows = rows
+        self.count = 0
+
+    async def chunk(self) -> bytes:
+        """Return the next lines, about `CHUNK_BYTES` of them; nothing at the end."""
+        lines = bytearray()
+        async for row in self._rows:
+            lines += b'{"row":' + row.model_dump_json().encode() + b"}\n"
+            self.count += 1
+            if len(lines) >= CHUNK_BYTES:
+                break
+        return bytes(lines)
+
+
+def _parse(line: bytes) -> tuple[Callable[[Any, Any], _Rows], BaseModel]:
+    """Return who answers a request, and its arguments."""
+    try:
+        request = _Request.model_validate_json(line)
+    except ValidationError as error:
+        expected = 'expected one line of JSON such as {"command": "status"}'
+        raise RefusedError(ErrorKind.BAD_REQUEST, f"{_first(error)}; {expected}") from error
+    if request.command not in ControlServer.commands:
+        known = ", ".join(ControlServer.commands)
+        message = f"found command {request.command[:60]!r}, expected one of {known}"
+        raise RefusedError(ErrorKind.BAD_REQUEST, message)
+    shape, command = ControlServer.commands[request.command]
+    try:
+        return command, shape.model_validate(request.arguments)
+    except ValidationError as error:
+        raise RefusedError(ErrorKind.BAD_REQUEST, f"{request.command}: {_first(error)}") from error
+
+
+def _first(error: ValidationError) -> str:
+    """Return the first problem of a request in one short line."""
+    details = error.errors(include_url=False, include_context=False)[0]
+    where = ".".join(str(part) for part in details["loc"])
+    text = f"{where}: {details['msg']}" if where else details["msg"]
+    return " ".join(text.split())[:300]
+
+
+def _patience(arguments: BaseModel) -> float:
+    """Return how long the next rows of an answer may take, in seconds."""
+    if isinstance(arguments, ResyncRequest) and arguments.wait:
+        return ANSWER_SECONDS + arguments.timeout_seconds
+    return ANSWER_SECONDS
+
+
+async def _within(seconds: float, answer: Awaitable[bytes]) -> bytes:
+    try:
+        async with asyncio.timeout(seconds) as scope:
+            return await answer
+    except TimeoutError as error:
+        if not scope.expired():
+            raise
+        raise RefusedError(ErrorKind.TIMEOUT, f"no answer within {seconds:g} s; the agent is busy") from error
+
+
+async def _read_request(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> bytes | None:
+    """Return the next request line, or None when there will be none."""
+    try:
+        async with asyncio.timeout(IDLE_SECONDS):
+            return await reader.readuntil(b"\n")
+    except asyncio.IncompleteReadError as error:
+        return error.partial or None  # the last line may lack its newline; the next read finds nothing
+    except asyncio.LimitOverrunError:
+        message = f"found a request of more than {REQUEST_BYTES} bytes; the connection is closed"
+        await _send(writer, _error_line(ErrorKind.BAD_REQUEST, message))
+        return None
+    except (ConnectionError, TimeoutError):
+        return None
+
+
+async def _send(writer: asyncio.StreamWriter, data: bytes) -> None:
+    try:
+        writer.write(data)
+        async with asyncio.timeout(WRITE_SECONDS):
+            await writer.drain()
+    except (ConnectionError, TimeoutError) as error:
+        raise _ClientLostError from error
+    await asyncio.sleep(0)  # a fast reader never makes drain wait, and routing comes first
+
+
+def _error_line(kind: ErrorKind, message: str) -> bytes:
+    error = AnswerError(kind=kind, message=message)
+    return b'{"error":' + error.model_dump_json().encode() + b"}\n"
+
+
+def _hold_lock(path: Path) -> int:
+    """Take the lock beside the socket, which the kernel frees when its holder dies; return its descriptor."""
+    lock = os.open(f"{path}.lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
+    try:
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        os.ftruncate(lock, 0)
+        os.write(lock, f"{os.getpid()}\n".encode())
+    except BlockingIOError:
+        holder = os.pread(lock, 20, 0).decode(errors="replace").strip() or "unknown"
+        os.close(lock)
+        raise ControlError(
+            f"control socket {path}: found another agent on it (process {holder}), expected none; "
+            "stop that one, or configure another control.socket"
+        ) from None
+    except OSError:
+        os.close(lock)
+        raise
+    return lock
+
+
+def _bind(config: ControlConfig) -> socket.socket:
+    """Return a socket bound to the path, its owner and mode set; nobody can connect before it listens."""
+    _clear(config.socket)
+    listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+    try:
+        listener.bind(str(config.socket))
+        if config.group is not None:
+            group: str | int = int(config.group) if config.group.isdecimal() else config.group
+            shutil.chown(config.socket, group=group)
+        config.socket.chmod(config.mode_bits)
+    except LookupError as error:
+        listener.close()
+        raise ControlError(
+            f"control socket {config.socket}: found no group {config.group!r}; "
+            "create it, or configure another control.group"
+        ) from error
+    except OSError:
+        listener.close()
+        raise
+    return listener
+
+
+def _clear(path: Path) -> None:
+    """Remove the socket of an agent that died.
+
+    Raises:
+        ControlError: what is there is no socket, or somebody listens on it.
+    """
+    try:
+        found = path.lstat()
+    except FileNotFoundError:
+        return
+    if not stat.S_ISSOCK(found.st_mode):
+        raise ControlError(
+            f"control socket {path}: found something that is no socket, expected nothing or an old socket; "
+            "remove it, or configure another control.socket"
+        )
+    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as probe:
+        probe.setblocking(False)
+        if probe.connect_ex(str(path)) != errno.ECONNREFUSED:
+            raise ControlError(
+                f"control socket {path}: found a program listening on it, expected none; "
+                "stop that one, or configure another control.socket"
+            )
+    path.unlink()
+
+
+class UnreachableError(ControlError):
+    """No agent listens on the socket, or it went away."""
+
+
+class ControlClient:
+    """Asks a running agent. Each question is a connection of its own.
+
+    Args:
+        path: the control socket.
+        timeout_seconds: longest silence that is waited through.
+    """
+
+    def __init__(self, path: Path, *, timeout_seconds: float = ANSWER_SECONDS + 10) -> None:
+        self._path = path
+        self._timeout = timeout_seconds
+
+    def rows(self, command: str, arguments: Mapping[str, Any] | None = None) -> Iterator[dict[str, Any]]:
+        """Ask, and yield each row of the answer as it arrives.
+
+        Raises:
+            UnreachableError: no agent there, or it went away before the answer was complete.
+            RefusedError: the agent says why it does not answer.
+            ControlError: what came is no answer.
+        """
+        request = json.dumps({"command": command, "arguments": arguments or {}}).encode() + b"\n"
+        with self._connect() as connection, connection.makefile("rb") as answer:
+            try:
+                with suppress(BrokenPipeError):  # an agent that refuses closes early; its reason is readable
+                    connection.sendall(request)
+                yield from self._read(answer)
+            except OSError as error:
+                raise UnreachableError(
+                    f"{self._path}: the answer stopped ({error}); is the agent running well?"
+                ) from error
+
+    def status(self) -> Status:
+        """Return the state of the agent and its pipelines."""
+        return self._one(Status, "status")
+
+    def routes(self, wanted: RouteFilter | None = None) -> Iterator[RouteRow]:
+        """Yield the routes that are asked for."""
+        arguments = (wanted or RouteFilter()).model_dump(mode="json")
+        return map(RouteRow.model_validate, self.rows("routes", arguments))
+
+    def neighbours(self) -> Iterator[NeighbourRow]:
+        """Yield every neighbour."""
+        return map(NeighbourRow.model_validate, self.rows("neighbours"))
+
+    def drift(self) -> Drift:
+        """Have every FIB read and compared."""
+        return self._one(Drift, "drift")
+
+    def explain(self, prefix: str) -> Explanation:
+        """Return the way of one prefix from its feed to the FIB."""
+        return self._one(Explanation, "explain", {"prefix": prefix})
+
+    def resync(self, *, wait: bool = False, timeout_seconds: float = 120.0) -> Resync:
+        """Have every feed read again; with `wait`, return when the pipelines are in sync."""
+        patient = ControlClient(self._path, timeout_seconds=self._timeout + (timeout_seconds if wait else 0))
+        return patient._one(Resync, "resync", {"wait": wait, "timeout_seconds": timeout_seconds})
+
+    def _one(self, shape: type[A], command: str, arguments: Mapping[str, Any] | None = None) -> A:
+        rows = list(self.rows(command, arguments))
+        if len(rows) != 1:
+            raise ControlError(f"{self._path}: found {len(rows)} rows in answer to {command}, expected 1")
+        try:
+            return shape.model_validate(rows[0])
+        except ValidationError as error:
+            raise ControlError(f"{self._path}: found no {shape.__name__} in the answer: {error}") from error
+
+    def _connect(self) -> socket.socket:
+        connection = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+        connection.settimeout(self._timeout)
+        try:
+            connection.connect(str(self._path))
+        except OSError as error:
+            connection.close()
+            raise UnreachableError(
+                f"{self._path}: {error.strerror or error}; is the agent running "
+                "(systemctl status router-agent), and is this its control.socket?"
+            ) from error
+        return connection
+
+    def _read(self, answer: BinaryIO) -> Iterator[dict[str, Any]]:
+        for line in answer:
+            match _decode(line):
+                case {"row": dict(row)}:
+                    yield row
+                case {"error": {"kind": str(kind), "message": str(message)}}:
+                    known = kind in ErrorKind.__members__.values()
+                    raise RefusedError(ErrorKind(kind) if known else ErrorKind.INTERNAL, message)
+                case {"end": True}:
+                    return
+                case _:
+                    raise ControlError(
+                        f"{self._path}: found {line[:80]!r}, expected a row, an error or the end"
+                    )
+        raise UnreachableError(f"{self._path}: the agent stopped in the middle of its answer; ask again")
+
+
+def _decode(line: bytes) -> object:
+    try:
+        return json.loads(line)
+    except ValueError:
+        return None
