@@ -165,6 +165,7 @@ class Pipeline:
         self._neighbours_dirty: set[tuple[int, bytes]] = set()
         self._following = False
         self._reread = False
+        self._resynced: asyncio.Future[None] | None = None
         self._oldest: float | None = None
         self._wake = asyncio.Event()
         self._snapshot_taken = asyncio.Event()
@@ -188,6 +189,9 @@ class Pipeline:
         self.counts.snapshots += 1
         self.last_snapshot = time.monotonic()
         self._snapshot_taken.set()
+        if self._resynced is not None:
+            self._reread = True
+            self._wake.set()
         if self.state is State.FEED_LOST and self._following:
             self._enter(State.IN_SYNC)
 
@@ -244,11 +248,12 @@ class Pipeline:
         finally:
             await self.fib.close()
 
-    def resync(self) -> None:
-        """Read both sides again and write the difference."""
-        self._reread = True
+    def resync(self) -> asyncio.Future[None]:
+        """Read the feed, then the FIB again and write the difference; the future is done when it is."""
+        if self._resynced is None:
+            self._resynced = asyncio.get_running_loop().create_future()
         self.feed.resync()
-        self._wake.set()
+        return self._resynced
 
     async def differences(self) -> list[Difference]:
         """Read the FIB anew and compare it with what is wanted; nothing is written.
@@ -305,6 +310,7 @@ class Pipeline:
             self._following = True
             await self._write_neighbours()
             await self._pass_everything()
+            self._finish_resync()
             self.in_sync_since = time.monotonic()
             self._enter(State.IN_SYNC)
             while True:
@@ -312,11 +318,17 @@ class Pipeline:
                 self._wake.clear()
                 await self._write_neighbours()
                 if self._reread:
-                    self._reread = False
                     async with self._fib_free:
                         await self._read_fib()
                     await self._pass_everything()
+                    self._finish_resync()
                 await self._pass_touched()
+
+    def _finish_resync(self) -> None:
+        if self._reread and self._resynced is not None:
+            self._resynced.set_result(None)
+            self._resynced = None
+        self._reread = False
 
     @asynccontextmanager
     async def _watching_fib(self) -> AsyncIterator[asyncio.Task[None]]:
