@@ -1,0 +1,388 @@
+"""Routes to and from VPP's messages, a chunk at a time.
+
+A route request is the same for every prefix of one path set, except for context, address and length. So
+vpp_papi packs one template per (path set, family, table), and NumPy copies it and patches the columns. The
+other way, the path part of the dump is taken apart once for each distinct sequence of bytes.
+
+Messages: ``ip_route_add_del_v2``, ``ip_route_v2_dump`` (src/vnet/ip/ip.api) and ``fib_path``
+(src/vnet/fib/fib_types.api). Interfaces in path sets are sw_if_index + 1, so that 0 can mean "VPP resolves
+the gateway itself", for which the API has sw_if_index ~0.
+
+How path sets map, and what VPP makes of them:
+
+- blackhole, unreachable, prohibit: one path of type drop, icmp-unreach, icmp-prohibit.
+- a leg without gateway: an attached path. VPP turns an attached path of a host prefix (/32, /128) into one
+  whose next hop is the prefix itself (``fib_table_route_path_fixup``); reading turns it back.
+- VPP keeps paths sorted, weights as given (u8). `normal_weights` brings the kernel's 1 to 256 into that.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from router_agent.model import (
+    I64,
+    U8,
+    U32,
+    U64,
+    Family,
+    Interner,
+    Mask,
+    Path,
+    PathSet,
+    RouteType,
+    key_addresses,
+    key_lengths,
+    v4_keys,
+    v6_keys,
+)
+from router_agent.vpp import layout
+from router_agent.vpp.session import VppSession
+from router_agent.vpp.stream import HEADER, Frames, ReplyLayout, framed
+
+NO_INTERFACE = 0xFFFFFFFF
+"""``~0``: no sw_if_index."""
+
+MOST_PATHS = 255
+"""``n_paths`` is a u8."""
+
+HEAVIEST = 255
+"""``weight`` is a u8; 0 is read as 1."""
+
+MESSAGES: dict[str, tuple[str, ...]] = {
+    "ip_route_add_del_v2": (
+        "context",
+        "is_add",
+        "is_multipath",
+        "route.table_id",
+        "route.prefix.address.af",
+        "route.prefix.address.un.ip4",
+        "route.prefix.address.un.ip6",
+        "route.prefix.len",
+        "route.n_paths",
+        "route.src",
+        "route.paths.sw_if_index",
+        "route.paths.table_id",
+        "route.paths.weight",
+        "route.paths.preference",
+        "route.paths.type",
+        "route.paths.proto",
+        "route.paths.nh.address",
+        "route.paths.n_labels",
+        "route.paths.label_stack",
+    ),
+    "ip_route_add_del_v2_reply": ("context", "retval"),
+    "ip_route_v2_dump": ("context", "src", "table.table_id", "table.is_ip6"),
+    "ip_route_v2_details": (
+        "route.table_id",
+        "route.prefix.address.un.ip4",
+        "route.prefix.address.un.ip6",
+        "route.prefix.len",
+        "route.n_paths",
+        "route.src",
+        "route.paths",
+    ),
+    "control_ping": ("context",),
+    "control_ping_reply": ("context",),
+}
+"""What the codec needs of VPP's API, for `VppSession.require`."""
+
+_NORMAL, _DROP, _UNREACH, _PROHIBIT = "NORMAL", "DROP", "ICMP_UNREACH", "ICMP_PROHIBIT"
+_TYPE_PREFIX = "FIB_API_PATH_TYPE_"
+_SPECIAL = {
+    RouteType.BLACKHOLE: _DROP,
+    RouteType.UNREACHABLE: _UNREACH,
+    RouteType.PROHIBIT: _PROHIBIT,
+}
+_LOCAL = "LOCAL"
+_FOREIGN_TYPE = RouteType.THROW
+"""What a path reads as that we never write; it equals nothing that is wanted, and so is replaced."""
+
+
+@dataclass(slots=True)
+class DecodedRoutes:
+    """Routes of one family and table: keys (n, width) and ids in the codec's interner (n,)."""
+
+    keys: U64
+    paths: U32
+
+
+class RouteCodec:
+    """Packs and unpacks routes of one FIB source.
+
+    Args:
+        session: an open session; layouts, ids and packers come from it.
+        source: number of our FIB source.
+        interner: path sets in VPP's terms; shared with whoever made the ids.
+
+    Raises:
+        FibError: VPP's API lacks a message or a field the codec needs.
+    """
+
+    def __init__(self, session: VppSession, source: int, interner: Interner[PathSet]) -> None:
+        session.require(MESSAGES)
+        self._session = session
+        self._source = source
+        self._interner = interner
+        self._templates: dict[tuple[int, Family, int], U8] = {}
+        self._known_paths: dict[tuple[Family, int, bytes], int] = {}
+        request = session.message("ip_route_add_del_v2")
+        reply = session.message("ip_route_add_del_v2_reply")
+        details = session.message("ip_route_v2_details")
+        framing = HEADER.size
+        self._labels = layout.elements(request, "route.paths.label_stack")
+        self._context = layout.field(request, "context", size=4).at(framing)
+        self._address = _addresses(request, framing)
+        self._length = layout.field(request, "route.prefix.len", size=1).at(framing).start
+        self.reply = ReplyLayout(
+            message_id=session.message_id("ip_route_add_del_v2_reply"),
+            length=framing + layout.fixed_size(reply),
+            context=layout.field(reply, "context", size=4).at(framing).start,
+            retval=layout.field(reply, "retval", size=4).at(framing).start,
+        )
+        self.details_id = session.message_id("ip_route_v2_details")
+        self._details_address = _addresses(details, framing)
+        self._details_length = layout.field(details, "route.prefix.len", size=1).at(framing).start
+        self._details_table = layout.field(details, "route.table_id", size=4).at(framing)
+        self._details_paths_count = layout.field(details, "route.n_paths", size=1).at(framing).start
+        self._details_paths = layout.field(details, "route.paths").at(framing).start
+        self._path_size = layout.fixed_size(layout.kind(details, "route.paths"))
+        path = session.message("ip_route_v2_details")
+        self._next_hop = layout.field(path, "route.paths.nh.address").start + framing - self._details_paths
+        self._interface = layout.field(path, "route.paths.sw_if_index", size=4).at(framing).start
+        self._interface -= self._details_paths
+        self._path_types = session.enumeration("vl_api_fib_path_type_t")
+        self._next_hop_protocols = session.enumeration("vl_api_fib_path_nh_proto_t")
+        self._type_names = {
+            value: name.removeprefix(_TYPE_PREFIX) for name, value in self._path_types.items()
+        }
+
+    def encode(
+        self, family: Family, table: int, keys: U64, paths: U32, context: int
+    ) -> tuple[NDArray[np.uint8], I64]:
+        """Return framed requests that make VPP hold these routes, and the order they are in.
+
+        Args:
+            family: address family of the keys.
+            table: VPP table id.
+            keys: prefix keys, (n, family.key_width).
+            paths: path ids; `ABSENT` deletes.
+            context: context of the first request; they count up, modulo 2**32.
+
+        Returns:
+            A flat ``uint8`` array, and the row number of each request in it.
+        """
+        first = int(paths[0])
+        if (paths == first).all():
+            rows = self._patched(
+                self._template(first, family, table)[None], np.zeros(len(keys), np.intp), keys
+            )
+            self._number(rows, context)
+            return rows.reshape(-1), np.arange(len(keys))
+        ids, which = np.unique(paths, return_inverse=True)
+        templates = [self._template(int(number), family, table) for number in ids]
+        sizes = np.array([len(template) for template in templates])
+        parts, orders, done = [], [], 0
+        for size in np.unique(sizes).tolist():
+            group = np.flatnonzero(sizes[which] == size)
+            place = np.cumsum(sizes == size) - 1
+            stack = np.stack([template for template in templates if len(template) == size])
+            rows = self._patched(stack, place[which[group]], keys[group])
+            self._number(rows, context + done)
+            done += len(group)
+            parts.append(rows.reshape(-1))
+            orders.append(group)
+        if len(parts) == 1:
+            return parts[0], orders[0]
+        return np.concatenate(parts), np.concatenate(orders)
+
+    def dump_request(self, family: Family, table: int, context: int) -> bytes:
+        """Return framed requests for all routes of our source in a table, closed by a ping."""
+        session = self._session
+        dump = session.pack(
+            "ip_route_v2_dump",
+            context=context,
+            src=self._source,
+            table={"table_id": table, "is_ip6": family is Family.IPV6, "name": ""},
+        )
+        return framed(dump) + framed(session.pack("control_ping", context=context))
+
+    def decode(self, family: Family, table: int, frames: Frames) -> DecodedRoutes:
+        """Return the routes in ``ip_route_v2_details`` messages of one length.
+
+        The frames are altered: next hops that VPP derived from the prefix are cleared.
+        """
+        rows = frames.rows
+        count = (rows.shape[1] - self._details_paths) // self._path_size
+        address = self._details_address[family]
+        lengths = np.ascontiguousarray(rows[:, self._details_length])
+        addresses = np.ascontiguousarray(rows[:, address])
+        self._clear_own_next_hops(rows, count, family, lengths, addresses)
+        paths = self._path_ids(rows[:, self._details_paths_count :], family, table)
+        if family is Family.IPV4:
+            return DecodedRoutes(v4_keys(addresses.view(">u4")[:, 0].astype(np.uint32), lengths), paths)
+        halves = addresses.view(">u8").astype(np.uint64)
+        return DecodedRoutes(v6_keys(halves[:, 0], halves[:, 1], lengths), paths)
+
+    def _patched(self, templates: U8, which: NDArray[np.intp], keys: U64) -> U8:
+        rows = templates[which]
+        family = Family.IPV4 if keys.shape[1] == 1 else Family.IPV6
+        rows[:, self._address[family]] = key_addresses(keys)
+        rows[:, self._length] = key_lengths(keys)
+        return rows
+
+    def _number(self, rows: U8, context: int) -> None:
+        contexts = np.arange(context, context + len(rows)).astype("<u4")
+        rows[:, self._context] = contexts.view(np.uint8).reshape(-1, 4)
+
+    def _template(self, number: int, family: Family, table: int) -> U8:
+        """Return the framed request for a path id, with prefix and context zero."""
+        found = self._templates.get((number, family, table))
+        if found is not None:
+            return found
+        paths = self._api_paths(self._interner[number], family, table) if number else []
+        packed = self._session.pack(
+            "ip_route_add_del_v2",
+            is_add=bool(number),
+            is_multipath=False,
+            route={
+                "table_id": table,
+                "src": self._source,
+                "prefix": {"address": {"af": int(family is Family.IPV6), "un": {}}, "len": 0},
+                "n_paths": len(paths),
+                "paths": paths,
+            },
+        )
+        template = np.frombuffer(framed(packed), np.uint8)
+        self._templates[number, family, table] = template
+        return template
+
+    def _api_paths(self, paths: PathSet, family: Family, table: int) -> list[dict[str, Any]]:
+        special = _SPECIAL.get(paths.type)
+        if special is not None:
+            return [self._api_path(Path(0), family, table, special)]
+        return [self._api_path(path, family, table, _NORMAL) for path in paths.paths]
+
+    def _api_path(self, path: Path, family: Family, table: int, kind: str) -> dict[str, Any]:
+        six = len(path.gateway) == Family.IPV6.address_bytes if path.gateway else family is Family.IPV6
+        next_hop = {"ip6" if six else "ip4": path.gateway} if path.gateway else {}
+        return {
+            "sw_if_index": path.interface - 1 if path.interface else NO_INTERFACE,
+            "table_id": 0 if path.interface else table,
+            "weight": path.weight,
+            "type": self._path_types[_TYPE_PREFIX + kind],
+            "proto": self._next_hop_protocols[f"FIB_API_PATH_NH_PROTO_IP{6 if six else 4}"],
+            "nh": {"address": next_hop},
+            "label_stack": [{}] * self._labels,
+        }
+
+    def _clear_own_next_hops(self, rows: U8, count: int, family: Family, lengths: U8, addresses: U8) -> None:
+        """Undo VPP's turning an attached host prefix into one with itself as next hop."""
+        width = family.address_bytes
+        hosts = np.flatnonzero(lengths == 8 * width)
+        if not len(hosts):
+            return
+        own = addresses[hosts]
+        for index in range(count):
+            start = self._details_paths + index * self._path_size + self._next_hop
+            at = slice(start, start + width)
+            same = hosts[(rows[hosts, at] == own).all(axis=1)]
+            rows[same, at] = 0
+
+    def _path_ids(self, parts: U8, family: Family, table: int) -> U32:
+        """Return the path id of each row; `parts` is the message from ``n_paths`` to its end."""
+        varying = np.flatnonzero((parts != parts[0]).any(axis=0))
+        if not len(varying):
+            return np.full(len(parts), self._path_id(parts[0].tobytes(), family, table), np.uint32)
+        first, inverse = _distinct(parts, varying)
+        ids = [self._path_id(parts[row].tobytes(), family, table) for row in first]
+        return np.array(ids, np.uint32)[inverse]
+
+    def _path_id(self, part: bytes, family: Family, table: int) -> int:
+        known = self._known_paths.get((family, table, part))
+        if known is None:
+            known = self._interner.id(self._parsed(part, table))
+            self._known_paths[family, table, part] = known
+        return known
+
+    def _parsed(self, part: bytes, table: int) -> PathSet:
+        """Unpack the path part of a details message into a path set."""
+        before = bytes(self._details_paths_count - HEADER.size)
+        message, _ = self._session.message("ip_route_v2_details").unpack(before + part, ntc=True)
+        paths = [self._parsed_path(path, table) for path in message.route.paths]
+        types = {kind for kind, _ in paths}
+        if types == {RouteType.UNICAST}:
+            return PathSet.unicast(*(path for _, path in paths))
+        if len(paths) == 1 and not types & {_FOREIGN_TYPE, RouteType.LOCAL}:
+            return PathSet(types.pop())
+        return PathSet(_FOREIGN_TYPE, tuple(sorted(path for _, path in paths)))
+
+    def _parsed_path(self, path: Any, table: int) -> tuple[RouteType, Path]:
+        gateway = b""
+        names = {value: name for name, value in self._next_hop_protocols.items()}
+        protocol = names.get(int(path.proto), "")
+        if protocol.endswith("IP4"):
+            gateway = bytes(path.nh.address.ip4)
+        elif protocol.endswith("IP6"):
+            gateway = bytes(path.nh.address.ip6)
+        gateway = gateway if any(gateway) else b""
+        interface = 0 if path.sw_if_index == NO_INTERFACE else path.sw_if_index + 1
+        leg = Path(interface, gateway, max(1, path.weight))
+        name = self._type_names.get(int(path.type), "")
+        special = {kind: route for route, kind in _SPECIAL.items()}.get(name)
+        if special is not None:
+            return special, leg
+        ordinary = name == _NORMAL and path.n_labels == 0 and path.preference == 0
+        own_table = interface or path.table_id == table
+        return (RouteType.UNICAST if ordinary and own_table else _FOREIGN_TYPE), leg
+
+
+def normal_weights(paths: tuple[Path, ...]) -> tuple[Path, ...]:
+    """Return paths with legs that are the same merged and weights in lowest terms, at most `HEAVIEST`.
+
+    Weights that do not fit are scaled down, none to less than 1. The order is that of `PathSet.unicast`.
+    """
+    weights: dict[tuple[int, bytes], int] = {}
+    for path in paths:
+        leg = (path.interface, path.gateway)
+        weights[leg] = weights.get(leg, 0) + path.weight
+    divisor = math.gcd(*weights.values())
+    heaviest = max(weights.values(), default=1) // max(1, divisor)
+    scale = max(1.0, heaviest / HEAVIEST)
+    return tuple(
+        sorted(
+            Path(interface, gateway, max(1, int(weight // divisor / scale)))
+            for (interface, gateway), weight in weights.items()
+        )
+    )
+
+
+def _addresses(message: Any, framing: int) -> dict[Family, slice]:
+    arms = {Family.IPV4: "ip4", Family.IPV6: "ip6"}
+    return {
+        family: layout.field(message, f"route.prefix.address.un.{arm}", size=family.address_bytes).at(framing)
+        for family, arm in arms.items()
+    }
+
+
+def _distinct(parts: U8, columns: I64) -> tuple[I64, NDArray[np.intp]]:
+    """Return a row number for each distinct content of some columns, and which of them each row has."""
+    words = -(-len(columns) // 8)
+    padded = np.zeros((len(parts), 8 * words), np.uint8)
+    padded[:, : len(columns)] = parts[:, columns]
+    keys: U64 = padded.view(np.uint64)
+    if words == 1:
+        _, first, inverse = np.unique(keys[:, 0], return_index=True, return_inverse=True)
+        return first, inverse
+    order = np.lexsort(keys.T)
+    ordered = keys[order]
+    fresh: Mask = np.ones(len(order), np.bool_)
+    fresh[1:] = (ordered[1:] != ordered[:-1]).any(axis=1)
+    inverse = np.empty(len(order), np.intp)
+    inverse[order] = np.cumsum(fresh) - 1
+    return order[fresh], inverse
