@@ -309,6 +309,8 @@ class Pipeline:
             self._enter(State.SYNCING)
             self._following = True
             await self._write_neighbours()
+            async with self._fib_free:
+                await self.fib.sweep_neighbours()
             await self._pass_everything()
             self._finish_resync()
             self.in_sync_since = time.monotonic()
