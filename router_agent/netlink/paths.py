@@ -1,0 +1,221 @@
+"""What a kernel route points at, and small numbers for it.
+
+A full table has a million routes but a few hundred distinct values here, so a column of ids does.
+"""
+
+from __future__ import annotations
+
+import struct
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+
+from router_agent.model import Family, Mask, Path, PathSet, RouteType
+from router_agent.netlink import constants as c
+from router_agent.netlink.messages import NetlinkDecodeError, attributes, u32_of
+
+_RTNEXTHOP = struct.Struct("=HBBi")  # linux/rtnetlink.h struct rtnexthop: length, flags, hops, ifindex
+
+
+@dataclass(frozen=True, slots=True, order=True)
+class Leg:
+    """One next hop of a kernel route.
+
+    Attributes:
+        interface: ifindex, 0 if the message named none.
+        gateway: 4 or 16 bytes in network order (an IPv4 route may have an IPv6 gateway), or empty.
+        weight: 1 to 256.
+        dead: the kernel holds it but does not use it (``RTNH_F_DEAD``), or its interface has gone.
+    """
+
+    interface: int
+    gateway: bytes = b""
+    weight: int = 1
+    dead: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class KernelPath:
+    """Everything in a route message that says where packets go.
+
+    Attributes:
+        family: of the route; the kernel drops paths of one family and keeps equal ones of the other.
+        type: route type.
+        legs: sorted; empty for types that drop, and for routes through a known next-hop object.
+        nexthop: id of a next-hop object, 0 for none.
+        encapsulated: has a lightweight tunnel (MPLS, SRv6, ...), which no FIB here can hold.
+    """
+
+    family: Family
+    type: RouteType = RouteType.UNICAST
+    legs: tuple[Leg, ...] = ()
+    nexthop: int = 0
+    encapsulated: bool = False
+
+
+def path_set_of(path: KernelPath) -> PathSet | None:
+    """Return the live legs of a path as a path set, or None if it leads nowhere.
+
+    A next-hop object is not followed here.
+    """
+    if path.encapsulated:
+        return None
+    if path.type is not RouteType.UNICAST:
+        return PathSet(path.type)
+    return unicast([Path(leg.interface, leg.gateway, leg.weight) for leg in path.legs if not leg.dead])
+
+
+def unicast(legs: list[Path]) -> PathSet | None:
+    """Return a unicast path set in its simplest form, or None without legs.
+
+    Equal legs are added up (at most 256), and a single leg has weight 1, for a share of one is no share.
+    """
+    if not legs:
+        return None
+    if len(legs) == 1:
+        return PathSet.unicast(Path(legs[0].interface, legs[0].gateway))
+    weights: dict[tuple[int, bytes], int] = {}
+    for leg in legs:
+        hop = (leg.interface, leg.gateway)
+        weights[hop] = min(256, weights.get(hop, 0) + leg.weight)
+    if len(weights) == 1:
+        ((interface, gateway),) = weights
+        return PathSet.unicast(Path(interface, gateway))
+    return PathSet.unicast(*(Path(i, g, weight) for (i, g), weight in weights.items()))
+
+
+def parse_path(
+    message: bytes, places: dict[int, tuple[int, int]], knows_nexthop: Callable[[int], bool]
+) -> KernelPath:
+    """Return the path of one RTM_NEWROUTE or RTM_DELROUTE.
+
+    Args:
+        message: the whole message, header included.
+        places: offset and length of the payload of each attribute, by type.
+        knows_nexthop: says whether a next-hop object is known; its legs are then left to it.
+
+    Raises:
+        NetlinkDecodeError: an attribute does not have the shape rtnetlink.h gives it.
+    """
+    family, kind = Family(message[16]), RouteType(message[23])
+
+    def value(attribute: int) -> bytes:
+        at, size = places.get(attribute, (0, 0))
+        return message[at : at + size]
+
+    nexthop = u32_of(value(c.RTA_NH_ID)) if c.RTA_NH_ID in places else 0
+    if nexthop and knows_nexthop(nexthop):
+        return KernelPath(family, nexthop=nexthop)
+    if kind is not RouteType.UNICAST:
+        return KernelPath(family, kind, nexthop=nexthop)
+    legs: list[Leg] = []
+    encapsulated = c.RTA_ENCAP in places or c.RTA_NEWDST in places
+    if c.RTA_MULTIPATH in places:
+        at, size = places[c.RTA_MULTIPATH]
+        for leg, tunnel in _parse_multipath(message, at, at + size):
+            legs.append(leg)
+            encapsulated |= tunnel
+    elif c.RTA_OIF in places or c.RTA_GATEWAY in places or c.RTA_VIA in places:
+        interface = u32_of(value(c.RTA_OIF)) if c.RTA_OIF in places else 0
+        gateway = _gateway(value(c.RTA_GATEWAY), value(c.RTA_VIA))
+        legs.append(Leg(interface, gateway, 1, bool(message[24] & c.RTNH_F_DEAD)))
+    return KernelPath(family, kind, tuple(sorted(legs)), nexthop, encapsulated)
+
+
+def _gateway(gateway: bytes, via: bytes) -> bytes:
+    # struct rtvia: u16 family, then the address
+    found = via[2:] or gateway
+    if len(found) not in (0, 4, 16):
+        raise NetlinkDecodeError(0, found=f"a gateway of {len(found)} bytes", expected="4 or 16 bytes")
+    return found
+
+
+def _parse_multipath(message: bytes, offset: int, end: int) -> Iterator[tuple[Leg, bool]]:
+    while end - offset >= _RTNEXTHOP.size:
+        length, flags, hops, interface = _RTNEXTHOP.unpack_from(message, offset)
+        if not _RTNEXTHOP.size <= length <= end - offset:
+            raise NetlinkDecodeError(
+                offset, found=f"rtnexthop length {length}", expected=f"a length from 8 to {end - offset}"
+            )
+        inner = {
+            kind: message[at : at + size]
+            for kind, at, size in attributes(message, offset + _RTNEXTHOP.size, offset + length)
+        }
+        gateway = _gateway(inner.get(c.RTA_GATEWAY, b""), inner.get(c.RTA_VIA, b""))
+        tunnel = c.RTA_ENCAP in inner or c.RTA_NEWDST in inner
+        yield Leg(interface, gateway, hops + 1, bool(flags & c.RTNH_F_DEAD)), tunnel
+        offset += (length + 3) & ~3
+
+
+class PathIds:
+    """Gives each distinct `KernelPath` an id from 1 on, and lets ids end.
+
+    An id may be *retired*: it keeps a (lesser) value for the routes that have it, while the same path seen
+    again later gets a new id. So a link that went and came back does not bring routes back to life that the
+    kernel dropped meanwhile. Ids that nobody uses any more are *released* and given out again.
+    """
+
+    def __init__(self) -> None:
+        self._ids: dict[KernelPath, int] = {}
+        self._values: list[KernelPath | None] = [None]
+        self._free: list[int] = []
+        self.epoch = 0
+        """Changes whenever an id known for some message bytes may have ended."""
+
+    def __len__(self) -> int:
+        return len(self._values) - 1 - len(self._free)
+
+    @property
+    def limit(self) -> int:
+        """One more than the largest id ever in use."""
+        return len(self._values)
+
+    def id(self, value: KernelPath) -> int:
+        """Return the id of a path, giving it one if it is new."""
+        number = self._ids.get(value)
+        if number is not None:
+            return number
+        if self._free:
+            number = self._free.pop()
+            self._values[number] = value
+        else:
+            number = len(self._values)
+            self._values.append(value)
+        self._ids[value] = number
+        return number
+
+    def __getitem__(self, number: int) -> KernelPath:
+        value = self._values[number] if 0 < number < len(self._values) else None
+        if value is None:
+            raise KeyError(f"path id {number} is not in use (ids run from 1 to {len(self._values) - 1})")
+        return value
+
+    def items(self) -> Iterator[tuple[int, KernelPath]]:
+        """Yield every id in use and its path, retired ones included."""
+        return ((number, value) for number, value in enumerate(self._values) if value is not None)
+
+    def retire(self, number: int, value: KernelPath) -> None:
+        """Let an id stand for a lesser path from now on; its old path gets a new id when seen again."""
+        old = self[number]
+        if self._ids.get(old) == number:
+            del self._ids[old]
+        self._values[number] = value
+        self.epoch += 1
+
+    def release(self, in_use: Mask) -> int:
+        """Give up every id that is not marked in use, and return how many that were.
+
+        Ids from ``len(in_use)`` on are kept.
+        """
+        released = 0
+        for number in range(1, min(len(in_use), len(self._values))):
+            value = self._values[number]
+            if value is None or in_use[number]:
+                continue
+            if self._ids.get(value) == number:
+                del self._ids[value]
+            self._values[number] = None
+            self._free.append(number)
+            released += 1
+        if released:
+            self.epoch += 1
+        return released
