@@ -97,10 +97,14 @@ class Messages:
         """Return the messages from number `first` up to but not including `last`."""
         return Messages(self.buffer, self.starts[first:last], self.lengths[first:last])
 
+    def message(self, number: int) -> bytes:
+        """Return one message."""
+        start = int(self.starts[number])
+        return self.buffer[start : start + int(self.lengths[number])].tobytes()
+
     def body(self, number: int) -> bytes:
         """Return what follows the header of one message."""
-        start = int(self.starts[number])
-        return self.buffer[start + HEADER_BYTES : start + int(self.lengths[number])].tobytes()
+        return self.message(number)[HEADER_BYTES:]
 
 
 def boundaries(buffer: U8) -> tuple[I64, I64]:

@@ -332,6 +332,17 @@ def _look_up(layout: _Layout, slots: U64, values: list[U32]) -> tuple[U32, Mask]
     return found, hit
 
 
+def route_places(message: bytes) -> dict[int, tuple[int, int]]:
+    """Return offset and length of the payload of each attribute of one route message, by type.
+
+    Raises:
+        NetlinkDecodeError: it is shorter than a route message, or an attribute's length is impossible.
+    """
+    if len(message) < _RTMSG_END:
+        raise NetlinkDecodeError(0, found=f"a route message of {len(message)} bytes", expected="at least 28")
+    return {kind: (at, size) for kind, at, size in attributes(message, _RTMSG_END, len(message))}
+
+
 def _type_name(number: int) -> str:
     try:
         return RouteType(number).name.lower()
