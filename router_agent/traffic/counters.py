@@ -1,0 +1,295 @@
+"""Where the ledger's counters are read: kernel namespaces and VPP's stats segment.
+
+Kernel: /proc/net/dev, snmp, netstat and snmp6 of one network namespace (proc(5); names after RFC 4293).
+Interface drops on receipt (``rx_dropped``) include what the per-CPU backlog had no room for; a veth counts
+the same packet as ``tx_dropped`` on its other end, which is therefore not a class of its own for a veth.
+
+VPP: /if/* and /err/* of the stats segment (vlib/stats, vpp_papi.vpp_stats), read without any CLI or API
+call, so that a trial is not disturbed.
+"""
+
+from __future__ import annotations
+
+import array
+import fcntl
+import socket
+import struct
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+
+from router_agent.namespaces import NamespaceError, inside
+from router_agent.traffic.ledger import CounterError, DropClass, Side
+
+_SIOCETHTOOL = 0x8946
+_ETHTOOL_GDRVINFO = 3
+_DRVINFO_BYTES = 196
+_DEV_COLUMNS = {
+    "rx_packets": 1,
+    "rx_errors": 2,
+    "rx_dropped": 3,
+    "tx_packets": 9,
+    "tx_errors": 10,
+    "tx_dropped": 11,
+}
+
+_IP4_DROPS = {
+    "Ip.InHdrErrors": "IPv4 header errors or hop limit exceeded",
+    "Ip.InAddrErrors": "IPv4 destination not acceptable",
+    "Ip.InDiscards": "IPv4 input discards",
+    "IpExt.InNoRoutes": "IPv4 no route",
+    "IpExt.InTruncatedPkts": "IPv4 truncated packets",
+    "TcpExt.IPReversePathFilter": "IPv4 reverse path filter",
+    "Ip.FragFails": "IPv4 packet too big",
+    "Ip.OutDiscards": "IPv4 output discards",
+    "Ip.OutNoRoutes": "IPv4 no route on output",
+}
+_IP4_INPUT = tuple(_IP4_DROPS)[:7]
+
+_IP6_DROPS = {
+    "Ip6InHdrErrors": "IPv6 header errors or hop limit exceeded",
+    "Ip6InAddrErrors": "IPv6 destination not acceptable",
+    "Ip6InDiscards": "IPv6 input discards",
+    "Ip6InNoRoutes": "IPv6 no route",
+    "Ip6InTruncatedPkts": "IPv6 truncated packets",
+    "Ip6InTooBigErrors": "IPv6 packet too big",
+    "Ip6OutDiscards": "IPv6 output discards",
+    "Ip6OutNoRoutes": "IPv6 no route on output",
+}
+_IP6_INPUT = tuple(_IP6_DROPS)[:6]
+
+
+def parse_pairs(text: str) -> dict[str, int]:
+    """Parse /proc/net/snmp or netstat: a line of names, then a line of values, each after ``Group:``.
+
+    Raises:
+        CounterError: the text is not of that form.
+    """
+    counters: dict[str, int] = {}
+    lines = text.splitlines()
+    for names, values in zip(lines[::2], lines[1::2], strict=False):
+        group, *keys = names.split()
+        again, *numbers = values.split()
+        if group != again or len(keys) != len(numbers):
+            raise CounterError(f"/proc/net: line {names[:40]!r} is followed by {values[:40]!r}")
+        prefix = group.rstrip(":")
+        counters.update({f"{prefix}.{key}": _number(n) for key, n in zip(keys, numbers, strict=True)})
+    return counters
+
+
+def parse_lines(text: str) -> dict[str, int]:
+    """Parse /proc/net/snmp6: a name and a value on each line."""
+    rows = (line.split() for line in text.splitlines())
+    return {row[0]: _number(row[1]) for row in rows if len(row) == 2}
+
+
+def parse_dev(text: str) -> dict[str, int]:
+    """Parse /proc/net/dev into ``dev.INTERFACE.COUNTER``.
+
+    Raises:
+        CounterError: a line has too few columns.
+    """
+    counters: dict[str, int] = {}
+    for line in text.splitlines()[2:]:
+        name, _, rest = line.rpartition(":")
+        columns = rest.split()
+        if len(columns) < 12:
+            raise CounterError(
+                f"/proc/net/dev: {line.strip()[:60]!r} has {len(columns)} columns, expected 16"
+            )
+        for counter, column in _DEV_COLUMNS.items():
+            counters[f"dev.{name.strip()}.{counter}"] = _number(columns[column])
+    return counters
+
+
+class KernelForwarder:
+    """Counters of a network namespace that forwards.
+
+    Args:
+        namespace: by name; None is the current one.
+        ports: interfaces that packets come in and go out by; None takes every interface but ``lo``.
+    """
+
+    def __init__(self, namespace: str | None, ports: Iterable[str] | None = None) -> None:
+        self._namespace = namespace
+        self._wanted = None if ports is None else tuple(ports)
+        self._paired: dict[str, bool] = {}
+
+    @property
+    def name(self) -> str:
+        """What it is called in reports."""
+        return f"kernel forwarding in {self._namespace or 'this namespace'}"
+
+    def read(self) -> dict[str, int]:
+        """Return the counters of the namespace; see `ledger.CounterSource`."""
+        texts = _proc_net(self._namespace, ("dev", "snmp", "netstat", "snmp6"))
+        counters = parse_dev(texts["dev"])
+        if self._wanted is not None:
+            for port in self._wanted:
+                if f"dev.{port}.rx_packets" not in counters:
+                    raise CounterError(f"{self.name}: there is no interface {port!r}")
+        counters |= parse_pairs(texts["snmp"]) | parse_pairs(texts["netstat"]) | parse_lines(texts["snmp6"])
+        return counters
+
+    def drops(self, growth: Mapping[str, int]) -> list[DropClass]:
+        """Return the drop classes of the device; see `ledger.CounterSource`."""
+        classes: list[DropClass] = []
+        for port in self._ports(growth):
+            classes += self._port_drops(port, growth)
+        for names in (_IP4_DROPS, _IP6_DROPS):
+            classes += [
+                DropClass(words, growth.get(counter, 0), Side.DEVICE, counter)
+                for counter, words in names.items()
+            ]
+        silent4 = _silent(growth, "Ip.InReceives", "Ip.InDelivers", "Ip.ForwDatagrams", _IP4_INPUT)
+        silent6 = _silent(growth, "Ip6InReceives", "Ip6InDelivers", "Ip6OutForwDatagrams", _IP6_INPUT)
+        what = "discarded by a route (blackhole, unreachable, prohibit) or without any counter"
+        unsent = self._forwarded(growth) - self._left(growth)
+        where = "forwarded but left by no port (neighbour unresolved)"
+        return [
+            *classes,
+            DropClass(f"IPv4 {what}", silent4, Side.DEVICE, "Ip: in - delivered - forwarded", derived=True),
+            DropClass(f"IPv6 {what}", silent6, Side.DEVICE, "Ip6: in - delivered - forwarded", derived=True),
+            DropClass(where, unsent, Side.DEVICE, "Ip forwarded - dev transmitted", derived=True),
+        ]
+
+    def _ports(self, growth: Mapping[str, int]) -> list[str]:
+        if self._wanted is not None:
+            return list(self._wanted)
+        names = [key[4:-11] for key in growth if key.startswith("dev.") and key.endswith(".rx_packets")]
+        return [name for name in names if name != "lo"]
+
+    def _port_drops(self, port: str, growth: Mapping[str, int]) -> list[DropClass]:
+        classes = [
+            DropClass(
+                f"device port {port}: no room on receipt",
+                growth.get(f"dev.{port}.rx_dropped", 0),
+                Side.DEVICE,
+                f"{port} rx_dropped",
+            ),
+            DropClass(
+                f"device port {port}: receive errors",
+                growth.get(f"dev.{port}.rx_errors", 0),
+                Side.DEVICE,
+                f"{port} rx_errors",
+            ),
+        ]
+        if self._is_veth(port):
+            return classes
+        return [
+            *classes,
+            DropClass(
+                f"device port {port}: dropped on transmission",
+                growth.get(f"dev.{port}.tx_dropped", 0) + growth.get(f"dev.{port}.tx_errors", 0),
+                Side.DEVICE,
+                f"{port} tx_dropped, tx_errors",
+            ),
+        ]
+
+    def _is_veth(self, port: str) -> bool:
+        if port not in self._paired:
+            self._paired[port] = driver_of(port, self._namespace) == "veth"
+        return self._paired[port]
+
+    def _forwarded(self, growth: Mapping[str, int]) -> int:
+        return growth.get("Ip.ForwDatagrams", 0) + growth.get("Ip6OutForwDatagrams", 0)
+
+    def _left(self, growth: Mapping[str, int]) -> int:
+        counted = ("tx_packets", "tx_dropped", "tx_errors")
+        return sum(growth.get(f"dev.{p}.{c}", 0) for p in self._ports(growth) for c in counted)
+
+
+class TesterPorts:
+    """Counters of the tester's own ports: what reached them and was dropped before the capture.
+
+    Args:
+        ports: (name in reports, interface, namespace) of each.
+    """
+
+    name = "tester's ports"
+
+    def __init__(self, ports: Iterable[tuple[str, str, str | None]]) -> None:
+        self._ports = tuple(ports)
+
+    def read(self) -> dict[str, int]:
+        """Return the counters of the ports; see `ledger.CounterSource`."""
+        counters: dict[str, int] = {}
+        for label, interface, namespace in self._ports:
+            found = parse_dev(_proc_net(namespace, ("dev",))["dev"])
+            for counter in _DEV_COLUMNS:
+                key = f"dev.{interface}.{counter}"
+                if key not in found:
+                    raise CounterError(
+                        f"port {label}: there is no interface {interface!r} in namespace {namespace}"
+                    )
+                counters[f"{label}.{counter}"] = found[key]
+        return counters
+
+    def drops(self, growth: Mapping[str, int]) -> list[DropClass]:
+        """Return the drop classes of the tester; see `ledger.CounterSource`."""
+        return [
+            DropClass(
+                f"tester port {label}: no room on receipt",
+                growth.get(f"{label}.rx_dropped", 0) + growth.get(f"{label}.rx_errors", 0),
+                Side.TESTER,
+                f"{label} rx_dropped, rx_errors",
+            )
+            for label, _, _ in self._ports
+        ]
+
+
+class HostBacklog:
+    """The per-CPU receive backlog of this host (/proc/net/softnet_stat): evidence, not a class.
+
+    Packets it had no room for are counted by the interface they came in by as well.
+    """
+
+    name = "host backlog"
+
+    def read(self) -> dict[str, int]:
+        """Return drops and squeezes of all CPUs; see `ledger.CounterSource`."""
+        rows = [
+            [int(column, 16) for column in line.split()[:3]]
+            for line in Path("/proc/net/softnet_stat").read_text().splitlines()
+        ]
+        return {"dropped": sum(row[1] for row in rows), "time_squeeze": sum(row[2] for row in rows)}
+
+    def drops(self, growth: Mapping[str, int]) -> list[DropClass]:  # noqa: ARG002
+        """Return nothing; see the class."""
+        return []
+
+
+def driver_of(interface: str, namespace: str | None) -> str:
+    """Return the driver's name of an interface (linux/ethtool.h), or an empty text."""
+    info = array.array("B", struct.pack("=I", _ETHTOOL_GDRVINFO) + bytes(_DRVINFO_BYTES - 4))
+    request = struct.pack("16sP16x", interface.encode(), info.buffer_info()[0])
+    with inside(namespace), socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as control:
+        try:
+            fcntl.ioctl(control, _SIOCETHTOOL, request)
+        except OSError:
+            return ""
+    return info.tobytes()[4:36].split(b"\0", 1)[0].decode()
+
+
+def _proc_net(namespace: str | None, names: Iterable[str]) -> dict[str, str]:
+    """Read files of /proc/net as a namespace shows them."""
+    try:
+        with inside(namespace):
+            base = Path("/proc/thread-self/net")
+            return {name: (base / name).read_text() for name in names}
+    except (OSError, NamespaceError) as error:
+        raise CounterError(f"counters of namespace {namespace}: {error}") from error
+
+
+def _silent(
+    growth: Mapping[str, int], came: str, delivered: str, forwarded: str, named: Iterable[str]
+) -> int:
+    """Return packets that came in and neither went on nor were named as a drop."""
+    known = growth.get(delivered, 0) + growth.get(forwarded, 0) + sum(growth.get(n, 0) for n in named)
+    return growth.get(came, 0) - known
+
+
+def _number(text: str) -> int:
+    try:
+        return int(text)
+    except ValueError:
+        raise CounterError(f"/proc/net: {text[:40]!r} is not a number") from None

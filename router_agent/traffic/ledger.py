@@ -1,0 +1,158 @@
+"""The packet ledger of a trial: sent = received + named drop classes + unaccounted.
+
+Counters are read before and after the trial. A class that counts our packets and nothing else is entered as
+it is; a derived one (the difference of two counters, which other traffic moves too) only fills what is
+still unexplained. What remains is said to be unaccounted; below zero it means that counters name more drops
+than packets are missing, because other packets were dropped as well.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import Protocol
+
+from router_agent.traffic.generator import TrialResult
+
+
+class Side(StrEnum):
+    """Whose drop it is."""
+
+    TESTER = "tester"
+    DEVICE = "device"
+
+
+@dataclass(frozen=True)
+class DropClass:
+    """Packets dropped for one reason at one place.
+
+    Attributes:
+        name: what happened, in words.
+        count: packets.
+        side: the tester's own drops say nothing about the device.
+        source: the counter it was read from.
+        derived: a difference of counters rather than a counter.
+    """
+
+    name: str
+    count: int
+    side: Side
+    source: str
+    derived: bool = False
+
+
+class CounterSource(Protocol):
+    """Counters of one place."""
+
+    @property
+    def name(self) -> str:
+        """What it is called in reports."""
+
+    def read(self) -> dict[str, int]:
+        """Return every counter by name; values only grow.
+
+        Raises:
+            CounterError: they cannot be read.
+        """
+
+    def drops(self, growth: Mapping[str, int]) -> list[DropClass]:
+        """Return the drop classes in the growth of these counters; counts may be zero."""
+
+
+class CounterError(Exception):
+    """Counters cannot be read; the message says which and what to do."""
+
+
+@dataclass(frozen=True)
+class Ledger:
+    """Where every packet of a trial went.
+
+    Attributes:
+        sent: packets the tester's port took.
+        received: distinct packets that came back.
+        drops: named classes with a count above zero, largest first.
+        moved: every counter that moved during the trial, by source, as evidence.
+    """
+
+    sent: int
+    received: int
+    drops: tuple[DropClass, ...]
+    moved: dict[str, dict[str, int]]
+
+    @property
+    def lost(self) -> int:
+        """Packets sent and not received."""
+        return self.sent - self.received
+
+    @property
+    def unaccounted(self) -> int:
+        """Lost packets that no class names; negative when classes name more than were lost."""
+        return self.lost - sum(drop.count for drop in self.drops)
+
+    def dropped(self, side: Side) -> int:
+        """Return the packets dropped on one side."""
+        return sum(drop.count for drop in self.drops if drop.side is side)
+
+
+class LedgerKeeper:
+    """Reads counters around trials.
+
+    Args:
+        sources: where to read; none gives a ledger of the tester's own counts only.
+    """
+
+    def __init__(self, sources: Sequence[CounterSource]) -> None:
+        names = [source.name for source in sources]
+        if len(set(names)) != len(names):
+            raise ValueError(f"counter sources must have different names, found {', '.join(names)}")
+        self._sources = sources
+        self._before: list[dict[str, int]] = []
+
+    def open(self) -> None:
+        """Read the counters before a trial.
+
+        Raises:
+            CounterError: some cannot be read.
+        """
+        self._before = [source.read() for source in self._sources]
+
+    def close(self, result: TrialResult) -> Ledger:
+        """Read them again and return the ledger of the trial.
+
+        Raises:
+            CounterError: some cannot be read.
+        """
+        if len(self._before) != len(self._sources):
+            raise ValueError("the ledger was not opened before the trial")
+        classes = [
+            DropClass(f"capture ring of port {port} full", count, Side.TESTER, "packet socket")
+            for port, count in result.capture_drops.items()
+        ]
+        moved: dict[str, dict[str, int]] = {}
+        for source, before in zip(self._sources, self._before, strict=True):
+            growth = grown(before, source.read())
+            classes += source.drops(growth)
+            moved[source.name] = {name: n for name, n in growth.items() if n}
+        return balance(result.sent, result.received, classes, moved)
+
+
+def grown(before: Mapping[str, int], after: Mapping[str, int]) -> dict[str, int]:
+    """Return by how much each counter grew; one that is new began at zero."""
+    return {name: value - before.get(name, 0) for name, value in after.items()}
+
+
+def balance(
+    sent: int, received: int, classes: Sequence[DropClass], moved: dict[str, dict[str, int]] | None = None
+) -> Ledger:
+    """Return the ledger of these classes; see the module's text for derived ones."""
+    exact = [drop for drop in classes if drop.count > 0 and not drop.derived]
+    left = sent - received - sum(drop.count for drop in exact)
+    entries = list(exact)
+    for drop in classes:
+        if drop.derived and min(drop.count, left) > 0:
+            count = min(drop.count, left)
+            entries.append(DropClass(drop.name, count, drop.side, drop.source, derived=True))
+            left -= count
+    entries.sort(key=lambda drop: -drop.count)
+    return Ledger(sent, received, tuple(entries), moved or {})

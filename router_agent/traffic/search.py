@@ -1,0 +1,152 @@
+"""The highest rate that meets the goal, found by MLRsearch (RFC 9971, PyPI ``MLRsearch``).
+
+The algorithm asks for trials at loads of its choice; `TrialMeasurer` runs them and passes on what was
+offered and what was lost. A trial the generator could not offer is no measurement of the device: the load is
+tried once more, and then the search ends as invalid, with the loss-free rate known so far.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+from MLRsearch import AbstractMeasurer, Config, MeasurementResult, MultipleLossRatioSearch, SearchGoal
+
+from router_agent.traffic.generator import TrialResult
+from router_agent.traffic.ledger import Ledger
+from router_agent.traffic.scenario import Goal, Search
+from router_agent.traffic.verdict import Outcome, judge_trial
+
+RunTrial = Callable[[float, float], tuple[TrialResult, Ledger]]
+"""Runs one trial of (rate in pps, duration in seconds)."""
+
+
+@dataclass(frozen=True)
+class SearchTrial:
+    """One trial of a search, in the order they were run."""
+
+    rate_pps: float
+    duration_s: float
+    sent: int
+    lost: int
+    unsent: int
+    valid: bool
+
+
+@dataclass(frozen=True)
+class SearchResult:
+    """Outcome of a search.
+
+    Attributes:
+        outcome: PASS when the rate was found, FAIL when even `min_pps` does not meet the goal, INVALID when
+            the generator or the tester was the limit, or time ran out.
+        reason: in words.
+        rate_pps: the highest rate that meets the goal (the relevant lower bound); None when there is none.
+        upper_pps: the lowest rate found not to meet it; None when every rate tried does.
+        trials: every trial.
+    """
+
+    outcome: Outcome
+    reason: str
+    rate_pps: float | None
+    upper_pps: float | None
+    trials: tuple[SearchTrial, ...]
+
+
+class InvalidTrialError(Exception):
+    """A trial says nothing about the device, twice in a row."""
+
+    def __init__(self, rate_pps: float, reason: str) -> None:
+        super().__init__(reason)
+        self.rate_pps = rate_pps
+        self.reason = reason
+
+
+class TrialMeasurer(AbstractMeasurer):  # type: ignore[misc]
+    """MLRsearch's view of our trials."""
+
+    def __init__(self, run: RunTrial, goal: Goal) -> None:
+        self._run = run
+        self._goal = goal
+        self.trials: list[SearchTrial] = []
+
+    def measure(self, intended_duration: float, intended_load: float) -> Any:
+        """Run one trial; see ``AbstractMeasurer.measure``.
+
+        Raises:
+            InvalidTrialError: the trial was invalid, twice.
+        """
+        reason = ""
+        for _ in range(2):
+            trial, ledger = self._run(intended_load, intended_duration)
+            verdict = judge_trial(trial, ledger, self._goal)
+            valid = verdict.outcome is not Outcome.INVALID
+            self.trials.append(
+                SearchTrial(intended_load, intended_duration, trial.sent, trial.lost, trial.unsent, valid)
+            )
+            if valid:
+                return MeasurementResult(
+                    intended_duration=intended_duration,
+                    intended_load=intended_load,
+                    offered_count=trial.sent,
+                    loss_count=trial.lost,
+                    offered_duration=trial.offered_s,
+                )
+            reason = verdict.reason
+        raise InvalidTrialError(intended_load, reason)
+
+
+def find_rate(search: Search, goal: Goal, run: RunTrial) -> SearchResult:
+    """Search for the highest rate that meets the goal."""
+    measurer = TrialMeasurer(run, goal)
+    wanted = SearchGoal(
+        loss_ratio=goal.loss_ratio,
+        exceed_ratio=0.0,
+        relative_width=search.relative_width,
+        initial_trial_duration=min(search.trial_s, max(0.1, search.trial_s / 4)),
+        final_trial_duration=search.trial_s,
+        duration_sum=search.trial_s,
+        preceding_targets=2,
+        fail_fast=False,
+    )
+    config = Config()
+    config.goals = (wanted,)
+    # the order matters: each bound is checked against the other one's present value
+    config.max_load = max(search.max_pps, config.min_load * 2)
+    config.min_load = search.min_pps
+    config.max_load = search.max_pps
+    config.search_duration_max = search.limit_s
+    config.warmup_duration = 0.0
+    try:
+        found = MultipleLossRatioSearch(config=config).search(measurer=measurer, debug=_ignore)[wanted]
+    except InvalidTrialError as error:
+        best = _best(measurer.trials, goal)
+        known = f"; {best:,.0f} pps is met" if best else ""
+        reason = f"the search could not be finished at {error.rate_pps:,.0f} pps: {error.reason}{known}"
+        return SearchResult(Outcome.INVALID, reason, best, None, tuple(measurer.trials))
+    except RuntimeError as error:
+        best = _best(measurer.trials, goal)
+        reason = f"the search was given up after {search.limit_s:.0f} s: {error}"
+        return SearchResult(Outcome.INVALID, reason, best, None, tuple(measurer.trials))
+    lower, upper = found.relevant_lower_bound, found.relevant_upper_bound
+    upper_pps = None if upper is None else float(upper)
+    trials = tuple(measurer.trials)
+    if lower is None:
+        reason = f"not even {search.min_pps:,.0f} pps meet a loss ratio of {goal.loss_ratio:g}"
+        return SearchResult(Outcome.FAIL, reason, None, upper_pps, trials)
+    rate = float(lower)
+    at_least = "at least " if upper is None or math.isclose(rate, search.max_pps) else ""
+    reason = f"a loss ratio of {goal.loss_ratio:g} is met up to {at_least}{rate:,.0f} pps"
+    return SearchResult(Outcome.PASS, reason, rate, upper_pps, trials)
+
+
+def _best(trials: list[SearchTrial], goal: Goal) -> float | None:
+    """Return the highest rate of a valid trial that met the goal."""
+    met = [t.rate_pps for t in trials if t.valid and t.sent and t.lost <= goal.loss_ratio * t.sent]
+    return max(met, default=None)
+
+
+def _ignore(_: str) -> None:
+    """MLRsearch's debug output is not needed: every trial is in the result."""

@@ -1,0 +1,153 @@
+"""PASS, FAIL or INVALID, and why, in words. A pure function of what was measured; never a guess.
+
+INVALID means that the trial says nothing about the device: the generator could not offer what was asked, or
+the tester itself dropped what it should have counted. It is not a mild FAIL.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from enum import StrEnum
+
+from router_agent.traffic.generator import TrialResult
+from router_agent.traffic.ledger import Ledger, Side
+from router_agent.traffic.proof import Proof
+from router_agent.traffic.scenario import Goal
+
+
+class Outcome(StrEnum):
+    """What a check ends with."""
+
+    PASS = "PASS"  # noqa: S105
+    FAIL = "FAIL"
+    INVALID = "INVALID"
+
+    @property
+    def exit_code(self) -> int:
+        """0, 1 or 2."""
+        return {Outcome.PASS: 0, Outcome.FAIL: 1, Outcome.INVALID: 2}[self]
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """An outcome, the reason for it, and remarks that did not decide."""
+
+    outcome: Outcome
+    reason: str
+    notes: tuple[str, ...] = ()
+
+
+def judge_trial(trial: TrialResult, ledger: Ledger, goal: Goal) -> Verdict:
+    """Judge one fixed-rate trial by its goal."""
+    notes = _notes(trial, ledger)
+    if trial.sent == 0:
+        return Verdict(Outcome.INVALID, "the generator sent nothing", notes)
+    if trial.unsent_ratio > goal.unsent_ratio:
+        achieved = trial.sent / trial.offered_s if trial.offered_s else 0.0
+        return Verdict(
+            Outcome.INVALID,
+            f"the generator was the limit: {_share(trial.unsent, trial.intended)} of {trial.intended:,} "
+            f"packets were not sent ({achieved:,.0f} of {trial.rate_pps:,.0f} pps reached)",
+            notes,
+        )
+    allowed = int(goal.loss_ratio * trial.sent)
+    if trial.lost <= allowed:
+        return Verdict(Outcome.PASS, _passed(trial, goal), notes)
+    return _judge_loss(trial, ledger, allowed, notes)
+
+
+def judge_proof(proof: Proof) -> Verdict:
+    """Judge a port proof: every prefix by its port, or not."""
+    notes = proof.notes()
+    if proof.unsent:
+        return Verdict(
+            Outcome.INVALID, f"the generator left out {proof.unsent:,} of {proof.prefixes:,} prefixes", notes
+        )
+    if proof.wrong:
+        first = proof.wrong[0]
+        return Verdict(
+            Outcome.FAIL,
+            f"{len(proof.wrong):,} of {proof.prefixes:,} prefixes left by the wrong port; the first is "
+            f"{first.prefix}: expected {first.expected}, seen at {first.seen}",
+            notes,
+        )
+    if proof.missing:
+        if proof.tester_drops:
+            return Verdict(
+                Outcome.INVALID,
+                f"{len(proof.missing):,} of {proof.prefixes:,} prefixes were not seen, but the tester itself "
+                f"dropped {proof.tester_drops:,} packets",
+                notes,
+            )
+        return Verdict(
+            Outcome.FAIL,
+            f"{len(proof.missing):,} of {proof.prefixes:,} prefixes left by no port; the first is "
+            f"{proof.missing[0].prefix}, expected at {proof.missing[0].expected}",
+            notes,
+        )
+    late = f", {len(proof.recovered):,} of them at the second attempt only" if proof.recovered else ""
+    return Verdict(Outcome.PASS, f"each of {proof.prefixes:,} prefixes left by its port{late}", notes)
+
+
+def combine(*verdicts: Verdict) -> Verdict:
+    """Return one verdict: FAIL if any fails, else INVALID if any is invalid, else PASS.
+
+    The reason is that of the deciding verdicts; a pass names every part.
+    """
+    if not verdicts:
+        raise ValueError("there is nothing to judge")
+    notes = tuple(note for verdict in verdicts for note in verdict.notes)
+    for outcome in (Outcome.FAIL, Outcome.INVALID, Outcome.PASS):
+        deciding = [verdict.reason for verdict in verdicts if verdict.outcome is outcome]
+        if deciding:
+            return Verdict(outcome, "; ".join(deciding), notes)
+    raise AssertionError
+
+
+def _judge_loss(trial: TrialResult, ledger: Ledger, allowed: int, notes: tuple[str, ...]) -> Verdict:
+    tester = ledger.dropped(Side.TESTER)
+    if trial.lost - tester <= allowed:
+        worst = max((d for d in ledger.drops if d.side is Side.TESTER), key=lambda d: d.count)
+        return Verdict(
+            Outcome.INVALID,
+            f"the tester was the limit: of {trial.lost:,} packets missing it dropped {tester:,} itself "
+            f"({worst.name}: {worst.count:,})",
+            notes,
+        )
+    where = (
+        "; ".join(f"{d.count:,} {d.name}" for d in ledger.drops if d.side is Side.DEVICE)
+        or "no counter moved"
+    )
+    rest = f"; {ledger.unaccounted:,} unaccounted" if ledger.unaccounted > 0 else ""
+    return Verdict(
+        Outcome.FAIL,
+        f"{trial.lost:,} of {trial.sent:,} packets lost ({_share(trial.lost, trial.sent)}, allowed "
+        f"{allowed:,}): {where}{rest}",
+        notes,
+    )
+
+
+def _passed(trial: TrialResult, goal: Goal) -> str:
+    what = (
+        "no packet lost"
+        if trial.lost == 0
+        else f"{trial.lost:,} lost, within a ratio of {goal.loss_ratio:g},"
+    )
+    return f"{what} of {trial.sent:,} sent at {trial.rate_pps:,.0f} pps"
+
+
+def _notes(trial: TrialResult, ledger: Ledger) -> tuple[str, ...]:
+    notes: list[str] = []
+    if trial.unsent:
+        notes.append(f"{trial.unsent:,} packets were not sent ({_share(trial.unsent, trial.intended)})")
+    if trial.duplicates:
+        notes.append(f"{trial.duplicates:,} packets arrived more than once")
+    if trial.reordered:
+        notes.append(f"{trial.reordered:,} packets arrived out of order")
+    if ledger.unaccounted < 0:
+        notes.append(f"counters name {-ledger.unaccounted:,} more drops than test packets are missing")
+    return tuple(notes)
+
+
+def _share(part: int, whole: int) -> str:
+    return f"{part / whole:.3%}" if whole else "0 %"
