@@ -1,0 +1,104 @@
+# From a bare Debian 12 or 13 to a verdict: `make lab`, `make test`. `make help` lists the rest.
+
+SHELL := /bin/bash
+.SHELLFLAGS := -euo pipefail -c
+.DEFAULT_GOAL := help
+
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+ARGS ?=
+
+# Debian packages, each with what it is needed for. A package is installed when it is missing, never upgraded.
+PACKAGES := frr bird2 iproute2 ethtool procps
+ifneq ($(shell $(PYTHON) -c 'import ensurepip, venv' >/dev/null 2>&1 || echo missing),)
+PACKAGES += python3-venv
+endif
+
+# The environment is made anew when one of these changes; the stamp's name is their checksum.
+KEY := $(shell { cat requirements.txt pyproject.toml; $(PYTHON) --version; pwd; } 2>&1 | sha256sum | cut -c1-16)
+STAMP := $(VENV)/set-up-$(KEY)
+
+LAB_ARGS := $(if $(SPEAKER),--speaker $(SPEAKER)) $(if $(FIB),--fib $(FIB)) $(if $(TABLE),--table "$(TABLE)") \
+	$(if $(IPV4),--ipv4 $(IPV4)) $(if $(IPV6),--ipv6 $(IPV6)) $(if $(filter-out 0,$(KEEP)),--keep) $(ARGS)
+
+# A lab's verdict is its exit code: 0 PASS, 1 FAIL, 2 INVALID. GNU make turns every failure into 2, except that
+# under -q a 1 from a "+" line comes through as 1. So `make lab` alone puts itself under -q, and sets up in a make
+# of its own that is not. `make -n lab` stays what it is.
+ifeq ($(MAKECMDGOALS)$(findstring n,$(firstword -$(MAKEFLAGS))),lab)
+MAKEFLAGS += -q
+VERDICT := +
+endif
+
+.PHONY: help
+help: ## list the targets
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' Makefile
+	@echo
+	@echo '  make lab      SPEAKER=frr|exabgp FIB=vpp|kernel TABLE=FILE IPV4=N IPV6=N KEEP=1'
+	@echo '  make test     ARGS="-k word"      make bench  ONLY=name ROUTES_FILE=file      make lock  UPGRADE=1'
+
+.PHONY: lab
+lab: ## carry a full BGP table into a forwarding plane, send traffic: exits 0 PASS, 1 FAIL, 2 INVALID
+	$(VERDICT)@$(if $(VERDICT),MAKEFLAGS=) $(MAKE) --no-print-directory setup
+	$(VERDICT)@$(BIN)/python -m router_agent.lab $(LAB_ARGS)
+
+.PHONY: test
+test: lint ## lint, types, unit and integration tests
+	$(BIN)/pytest tests/unit tests/integration $(ARGS)
+
+.PHONY: lint
+lint: setup ## lint, formatting and types
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+.PHONY: format
+format: setup ## put the code into its one format
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+.PHONY: bench
+bench: setup ## measure; prints a table and writes build/bench.json
+	$(BIN)/python tests/bench/run.py $(if $(ONLY),--only $(ONLY)) $(ARGS)
+
+.PHONY: bench-docs
+bench-docs: setup ## put the figures of build/bench.json into docs/performance.md
+	$(BIN)/python tests/bench/run.py --document docs/performance.md
+
+.PHONY: lock
+lock: setup ## pin the requirements of pyproject.toml with their hashes; UPGRADE=1 takes newer ones
+	$(BIN)/uv pip compile pyproject.toml --universal --generate-hashes --all-extras --python-version 3.11 \
+		--no-config --no-emit-index-url --no-emit-find-links --custom-compile-command "make lock" \
+		$(if $(UPGRADE),--upgrade) --quiet --output-file requirements.txt
+
+.PHONY: setup
+setup: packages $(STAMP) ## install Debian packages that are missing and the virtual environment
+
+.PHONY: packages
+packages:
+	@missing=(); for package in $(PACKAGES); do \
+		status=$$(dpkg-query --show --showformat='$${db:Status-Status}' $$package 2>/dev/null || true); \
+		[[ $$status == installed ]] || missing+=($$package); \
+	done; \
+	[[ $${#missing[@]} -eq 0 ]] || bash .ci/install-packages "$${missing[@]}"
+
+$(STAMP):
+	@$(PYTHON) -c 'import sys; v = sys.version_info; v >= (3, 11) or sys.exit( \
+		f"found Python {v[0]}.{v[1]} as $(PYTHON), expected 3.11 or later; set PYTHON=...")'
+	@if [[ "$$($(BIN)/python --version 2>&1)" != "$$($(PYTHON) --version)" ]]; then \
+		echo "making $(VENV)"; $(PYTHON) -m venv --clear $(VENV); \
+	fi
+	@echo "installing the requirements into $(VENV)"
+	@$(BIN)/python -m pip --disable-pip-version-check --quiet install --require-hashes --requirement requirements.txt
+	@$(BIN)/python -m pip --disable-pip-version-check --quiet install --no-deps --no-build-isolation --editable .
+	@rm -f $(VENV)/set-up-*
+	@touch $@
+
+.PHONY: clean
+clean: ## remove what building and testing leaves behind
+	rm -rf build dist *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis
+	find router_agent tests -name __pycache__ -type d -prune -exec rm -rf {} +
+
+.PHONY: distclean
+distclean: clean ## remove the virtual environment too
+	rm -rf $(VENV)
