@@ -14,10 +14,9 @@ import asyncio
 import logging
 import time
 from collections import Counter
-from collections.abc import AsyncIterator, Awaitable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
-from typing import Protocol
 
 import numpy as np
 
@@ -116,13 +115,6 @@ class Counts:
     writes: Writes = field(default_factory=Writes)
 
 
-class Observer(Protocol):
-    """Told when a pipeline changes state."""
-
-    def __call__(self, pipeline: Pipeline) -> None:
-        """The pipeline's `state` or `problem` is new."""
-
-
 class Pipeline:
     """Keeps one FIB equal to one feed. It is the feed's `Sink`.
 
@@ -131,7 +123,7 @@ class Pipeline:
         feed: where routes come from.
         fib: where they go.
         tables: kernel table id to FIB table id; tables that are not named keep their number.
-        observer: told of every change of state.
+        observer: called after every change of state.
     """
 
     def __init__(
@@ -141,7 +133,7 @@ class Pipeline:
         feed: Feed,
         fib: Fib,
         tables: Mapping[int, int] | None = None,
-        observer: Observer | None = None,
+        observer: Callable[[], None] | None = None,
     ) -> None:
         self.name = name
         self.feed = feed
@@ -310,7 +302,9 @@ class Pipeline:
             self._following = True
             await self._write_neighbours()
             async with self._fib_free:
-                await self.fib.sweep_neighbours()
+                await self.fib.retain_neighbours(
+                    [Neighbour(*key, mac) for key, mac in self.neighbours_known.items()]
+                )
             await self._pass_everything()
             self._finish_resync()
             self.in_sync_since = time.monotonic()
@@ -468,7 +462,7 @@ class Pipeline:
         else:
             _log.info("%s: %s", self.name, state)
         if self._observer is not None:
-            self._observer(self)
+            self._observer()
 
 
 def _pauses() -> Iterator[float]:

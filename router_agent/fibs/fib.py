@@ -81,10 +81,11 @@ class Fib(Protocol):
     async def write_neighbours(self, learned: Sequence[Neighbour], removed: Sequence[Neighbour]) -> None:
         """Copy neighbours, in control-plane interface numbers; unknown interfaces are passed over."""
 
-    async def sweep_neighbours(self) -> int:
-        """Remove the neighbours a former run of ours left that were not written since; return how many.
+    async def retain_neighbours(self, current: Sequence[Neighbour]) -> None:
+        """Remove the neighbours of ours that are not among these, in control-plane interface numbers.
 
-        To be called once the feed has told all it knows: before that, forwarding needs what is there.
+        A former run left them. Called once the feed has told all it knows: before that, forwarding needs
+        what is there.
         """
 
     async def wait_lost(self) -> None:

@@ -290,19 +290,16 @@ class VppFib:
                 gone.append(key)
         await self._program_neighbours(wanted, gone)
 
-    async def sweep_neighbours(self) -> int:
-        """Remove static neighbours on our interfaces that are not wanted; return how many.
-
-        To be called once the feed has reported all neighbours it knows: before that, those left by a former
-        run are kept, so that a restart does not interrupt forwarding.
+    async def retain_neighbours(self, current: Sequence[Neighbour]) -> None:
+        """Remove static neighbours on our interfaces that are not among these.
 
         Raises:
             FibLostError: VPP went away.
         """
+        self._neighbours = {(n.interface, n.address): n.mac for n in current}
         wanted = self._wanted_neighbours()
         gone = [key for key in self._programmed if key not in wanted]
         await self._program_neighbours(wanted, gone)
-        return len(gone)
 
     async def wait_lost(self) -> None:
         """Return when VPP has gone away, or an interface we use came, went or changed its number."""

@@ -1,0 +1,247 @@
+"""The running agent: pipelines, the control socket, systemd, and what happens when one of them fails.
+
+Everything runs on one event loop. The watchdog is fed from that loop, so a loop that hangs is restarted by
+systemd; the FIB keeps what it holds meanwhile, and the restarted agent writes only what differs.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import os
+import signal
+import time
+from collections.abc import AsyncIterator, Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from router_agent import __version__
+from router_agent.config import (
+    Config,
+    ExabgpFeedConfig,
+    FeedConfig,
+    KernelFibConfig,
+    PipelineConfig,
+)
+from router_agent.control import ControlServer, RefusedError
+from router_agent.feeds.feed import Feed
+from router_agent.fibs.fib import Fib
+from router_agent.model import Family
+from router_agent.observe import inspect
+from router_agent.observe.answers import (
+    Drift,
+    ErrorKind,
+    ExplainRequest,
+    Explanation,
+    NeighbourRow,
+    PipelineStatus,
+    Resync,
+    ResyncRequest,
+    RouteFilter,
+    RouteRow,
+    State,
+    Status,
+)
+from router_agent.pipeline import Pipeline
+from router_agent.systemd import Notifier
+
+_log = logging.getLogger(__name__)
+
+_STATUS_SECONDS = 5.0
+_PAGE_BYTES = os.sysconf("SC_PAGE_SIZE")
+
+
+@dataclass(frozen=True, slots=True)
+class _Running:
+    config: PipelineConfig
+    pipeline: Pipeline
+
+
+class Agent:
+    """All pipelines of one configuration, and the answers about them (`control.Handlers`).
+
+    Args:
+        config: as checked by `router_agent.config`.
+    """
+
+    def __init__(self, config: Config) -> None:
+        self._config = config
+        self._started = time.monotonic()
+        self._notifier = Notifier()
+        self._running = [_Running(c, _pipeline(c, self._state_changed)) for c in config.pipelines]
+
+    async def run(self) -> None:
+        """Run until SIGTERM or SIGINT. What the FIBs hold stays.
+
+        Raises:
+            ControlError: another agent answers on the control socket, or it cannot be made.
+        """
+        stop = asyncio.Event()
+        loop = asyncio.get_running_loop()
+        for number in (signal.SIGTERM, signal.SIGINT):
+            loop.add_signal_handler(number, stop.set)
+        async with ControlServer(config=self._config.control, handlers=self), asyncio.TaskGroup() as tasks:
+            running = [
+                tasks.create_task(r.pipeline.run(), name=f"pipeline {r.pipeline.name}") for r in self._running
+            ]
+            running.append(tasks.create_task(self._beat(), name="watchdog"))
+            self._notifier.ready()
+            await stop.wait()
+            self._notifier.stopping()
+            for task in running:
+                task.cancel()
+
+    # -- answers (control.Handlers) --------------------------------------------------------------
+
+    def status(self) -> Status:
+        """See `control.Handlers`."""
+        return Status(
+            version=__version__,
+            pid=os.getpid(),
+            uptime_seconds=time.monotonic() - self._started,
+            rss_bytes=_resident_bytes(),
+            pipelines=tuple(self._pipeline_status(r) for r in self._running),
+        )
+
+    async def routes(self, wanted: RouteFilter) -> AsyncIterator[RouteRow]:
+        """See `control.Handlers`."""
+        names = [p.name for p in self._pipelines]
+        if wanted.pipeline is not None and wanted.pipeline not in names:
+            raise RefusedError(
+                ErrorKind.BAD_REQUEST,
+                f"found pipeline {wanted.pipeline!r}, expected one of {', '.join(names)}",
+            )
+        async for row in inspect.routes(self._pipelines, wanted):
+            yield row
+
+    def neighbours(self) -> Sequence[NeighbourRow]:
+        """See `control.Handlers`."""
+        return list(inspect.neighbours(self._pipelines))
+
+    async def drift(self) -> Drift:
+        """See `control.Handlers`."""
+        for pipeline in self._pipelines:
+            if pipeline.state is not State.IN_SYNC:
+                raise RefusedError(
+                    ErrorKind.UNAVAILABLE,
+                    f"pipeline {pipeline.name} is {pipeline.state}"
+                    + (f": {pipeline.problem}" if pipeline.problem else "")
+                    + "; a comparison means something once it is in sync",
+                )
+        return await inspect.drift(self._pipelines)
+
+    async def explain(self, wanted: ExplainRequest) -> Explanation:
+        """See `control.Handlers`."""
+        return inspect.explain(self._pipelines, wanted.prefix)
+
+    async def resync(self, wanted: ResyncRequest) -> Resync:
+        """See `control.Handlers`."""
+        began = time.monotonic()
+        done = [pipeline.resync() for pipeline in self._pipelines]
+        in_sync: bool | None = None
+        if wanted.wait:
+            _, late = await asyncio.wait(done, timeout=wanted.timeout_seconds)
+            in_sync = not late
+        return Resync(
+            pipelines=tuple(p.name for p in self._pipelines),
+            in_sync=in_sync,
+            took_seconds=time.monotonic() - began,
+        )
+
+    @property
+    def _pipelines(self) -> list[Pipeline]:
+        return [r.pipeline for r in self._running]
+
+    def _pipeline_status(self, running: _Running) -> PipelineStatus:
+        config = running.config
+        return inspect.pipeline_status(running.pipeline, config.feed.kind, config.fib.kind)
+
+    async def _beat(self) -> None:
+        """Feed the watchdog and keep systemd's status line fresh, from the loop that does the work."""
+        seconds = self._notifier.watchdog_seconds
+        pause = min(_STATUS_SECONDS, seconds / 2) if seconds else _STATUS_SECONDS
+        while True:
+            self._notifier.watchdog()
+            self._notifier.status(self._status_line())
+            await asyncio.sleep(pause)
+
+    def _state_changed(self) -> None:
+        self._notifier.status(self._status_line())
+
+    def _status_line(self) -> str:
+        return "; ".join(_pipeline_line(p) for p in self._pipelines)
+
+
+async def run(config: Config) -> None:
+    """Run the agent until it is told to stop."""
+    await Agent(config).run()
+
+
+def _pipeline_line(pipeline: Pipeline) -> str:
+    routes = sum(len(r.held) for r in pipeline.reconcilers.values())
+    line = f"{pipeline.name}: {pipeline.state}, {routes} routes, {pipeline.pending} pending"
+    line += f", lag {pipeline.lags.percentile(99) * 1000:.1f} ms p99"
+    return f"{line} ({pipeline.problem})" if pipeline.problem else line
+
+
+def _pipeline(config: PipelineConfig, observer: Callable[[], None]) -> Pipeline:
+    return Pipeline(
+        name=config.name,
+        feed=_feed(config.feed),
+        fib=_fib(config),
+        tables=config.tables,
+        observer=observer,
+    )
+
+
+def _feed(config: FeedConfig) -> Feed:
+    if isinstance(config, ExabgpFeedConfig):
+        from router_agent.feeds.exabgp import ExabgpFeed
+
+        return ExabgpFeed(
+            socket_path=config.socket,
+            table=config.table,
+            metric=config.metric,
+            local_as=config.local_as,
+            maximum_paths=config.maximum_paths,
+            quiet_seconds=config.quiet_seconds,
+            stale_seconds=config.stale_seconds,
+            hold_seconds=config.hold_seconds,
+        )
+    from router_agent.feeds.kernel import KernelFeed
+
+    return KernelFeed(
+        namespace=config.namespace,
+        tables=config.tables,
+        protocols=None if config.protocols is None else frozenset(config.protocols),
+        resync_interval_seconds=config.resync_seconds,
+    )
+
+
+def _fib(config: PipelineConfig) -> Fib:
+    fib = config.fib
+    if isinstance(fib, KernelFibConfig):
+        from router_agent.fibs.kernel import KernelFib
+
+        return KernelFib(
+            namespace=fib.namespace,
+            protocol=fib.protocol,
+            metric=fib.metric,
+            interfaces=fib.interfaces,
+            on_link=fib.on_link,
+            window=fib.window,
+        )
+    from router_agent.fibs.vpp import VppFib
+
+    return VppFib(
+        api_socket=fib.api_socket,
+        source_name=fib.source,
+        source_priority=fib.priority,
+        interfaces=fib.interfaces,
+        window=fib.window,
+        tables=[(family, table) for family in Family for table in config.tables.values()],
+    )
+
+
+def _resident_bytes() -> int:
+    return int(Path("/proc/self/statm").read_text().split()[1]) * _PAGE_BYTES
