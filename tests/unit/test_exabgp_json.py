@@ -60,8 +60,9 @@ OPEN_RECEIVED = line(
     "open",
     '"direction": "receive", "open": { "version": 4, "asn": 65002, "hold_time": 240, '
     '"router_id": "10.9.9.2", "capabilities": { "1": { "name": "multiprotocol", "families": [ '
-    '"ipv4/unicast", "ipv4/nlri-mpls" ] }, "2": { "name": "route-refresh", "variant": "RFC" }, "64": { "name": '
-    '"graceful restart", "time": 120, "address-family-flags": { }, "restart-flags": [ ]  }, "70": { "name": "enhanced-route-refresh" } } }',
+    '"ipv4/unicast", "ipv4/nlri-mpls" ] }, "2": { "name": "route-refresh", "variant": "RFC" }, '
+    '"64": { "name": "graceful restart", "time": 120, "address-family-flags": { }, '
+    '"restart-flags": [ ]  }, "70": { "name": "enhanced-route-refresh" } } }',
 )
 UPDATE = line(
     "update",
