@@ -120,7 +120,9 @@ class Daemon:
         """
         if not self.running:
             status = self._process.returncode if self._process else None
-            raise LabError(f"{self.name} is not running (status {status}); its log {self.log} ends:\n{self.tail()}")
+            raise LabError(
+                f"{self.name} is not running (status {status}); its log {self.log} ends:\n{self.tail()}"
+            )
 
     def tail(self, lines: int = _TAIL_LINES) -> str:
         """Return the last lines it printed."""

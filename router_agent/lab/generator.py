@@ -149,7 +149,9 @@ def _keys(family: Family, length: int, numbers: U64) -> U64:
 
 def _splitmix(start: int, count: int, *, seed: int) -> U64:
     """Return values start … start + count - 1 of splitmix64 (Steele, Lea and Flood, 2014) from a seed."""
-    state = (np.arange(start + 1, start + count + 1, dtype=np.uint64) + (np.uint64(seed) << np.uint64(40))) * _GOLDEN
+    state = (
+        np.arange(start + 1, start + count + 1, dtype=np.uint64) + (np.uint64(seed) << np.uint64(40))
+    ) * _GOLDEN
     state = (state ^ (state >> np.uint64(30))) * _MIX[0]
     state = (state ^ (state >> np.uint64(27))) * _MIX[1]
     return state ^ (state >> np.uint64(31))

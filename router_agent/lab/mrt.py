@@ -63,7 +63,9 @@ def read_mrt(file: IO[bytes], name: str) -> dict[Family, U64]:
     lengths: dict[Family, list[int]] = {family: [] for family in Family}
     for number, record in enumerate(_PrefixReader(file), 1):
         if record.err:
-            raise TableError(f"{name}, record {number}: found {record.err_msg}, expected TABLE_DUMP_V2 (RFC 6396 4.3)")
+            raise TableError(
+                f"{name}, record {number}: found {record.err_msg}, expected TABLE_DUMP_V2 (RFC 6396 4.3)"
+            )
         kind = next(iter(record.data["type"]))
         if kind != _TABLE_DUMP_V2:
             raise TableError(

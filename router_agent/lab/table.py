@@ -82,7 +82,9 @@ def read_table(path: Path, ipv4: int | None = None, ipv6: int | None = None) -> 
         with _unpacked(path) as file:
             columns = read(file, str(path))
     except (OSError, EOFError, lzma.LZMAError) as error:
-        raise TableError(f"{path}: cannot be read: {error}; expected a prefix list or an MRT RIB dump") from error
+        raise TableError(
+            f"{path}: cannot be read: {error}; expected a prefix list or an MRT RIB dump"
+        ) from error
     wanted = {Family.IPV4: ipv4, Family.IPV6: ipv6}
     taken = {family: _distinct(columns[family]) for family in Family}
     kept = {family: keys[~reserved(family, keys)] for family, keys in taken.items()}

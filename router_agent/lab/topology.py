@@ -11,21 +11,26 @@ import re
 import shutil
 import signal
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from pathlib import Path
 
 from router_agent.lab.commands import NETNS_DIRECTORY, inside, ip_batch, run, tc_batch
 from router_agent.lab.errors import LabError
 from router_agent.lab.mirror import mirror_rules
-from router_agent.lab.plan import PORTS, Port
+from router_agent.lab.plan import PORTS, Interface, Port
 from router_agent.model import Address, Family
 
 RUNTIME = Path("/run/router-agent-lab")
 """Parent of the labs' directories: short, because socket paths are limited, and readable by FRR's user."""
 
+FRR_RUNTIME = Path("/var/run/frr")
+
 _NAME = re.compile(r"[a-z][a-z0-9-]{0,23}")
-_END_SECONDS = 10.0
+_END_SECONDS = 30.0
+_POLL_SECONDS = 0.02
+
+SHARED_MEMORY = Path("/dev/shm")  # noqa: S108 (POSIX shared memory, not a temporary file)
 
 _SUFFIXES = ("upstream", "pop1", "pop1-fwd", "tester")
 
@@ -49,6 +54,11 @@ class Topology:
     Args:
         name: of the lab: lower-case letters, digits and hyphens, at most 24.
 
+    Attributes:
+        directory: configurations, sockets and logs of the lab's daemons.
+        frr_runtime: where the POP's FRR has its sockets.
+        vpp_prefix: how the POP's VPP names its shared memory.
+
     Raises:
         LabError: the name cannot be used.
     """
@@ -58,6 +68,8 @@ class Topology:
             raise LabError(f"found lab name {name!r}, expected up to 24 of a-z, 0-9 and '-', a letter first")
         self.name = name
         self.directory = RUNTIME / name
+        self.frr_runtime = FRR_RUNTIME / self.pop
+        self.vpp_prefix = f"router-agent-lab-{name}"
 
     def namespace(self, suffix: str) -> str:
         """Return the name of a namespace of this lab."""
@@ -102,47 +114,26 @@ class Topology:
             raise LabError("found an ordinary user, expected root: namespaces need it")
         self.remove()
         self.directory.mkdir(parents=True, mode=0o755)
-        ip_batch(f"netns add {self.namespace(suffix)}" for suffix in _SUFFIXES)
-        for suffix in _SUFFIXES:
-            self._sysctl(self.namespace(suffix), *_QUIET)
-        self._sysctl(self.pop, *_LARGE_TABLES)
-        self._build_forwarding(kernel_forwards=kernel_forwards)
-        self._build_pop()
-        self._build_far_ends()
+        steady = [self.namespace(suffix) for suffix in _SUFFIXES if self.namespace(suffix) != self.forwarding]
+        ip_batch(f"netns add {name}" for name in steady)
+        for name in steady:
+            _sysctl(name, *_QUIET)
+            ip_batch(["link set dev lo up"], namespace=name)
+        _sysctl(self.pop, *_LARGE_TABLES)
+        # Two interfaces of the tester, two neighbours: each answers for its own address only.
+        _sysctl(self.tester, "net.ipv4.conf.all.arp_ignore=1", "net.ipv4.conf.all.arp_announce=2")
+        self.build_forwarding(kernel_forwards=kernel_forwards)
 
-    def remove(self) -> None:
-        """Remove whatever there is of a lab of this name: processes, namespaces, wires, directory."""
-        present = [name for name in map(self.namespace, _SUFFIXES) if (NETNS_DIRECTORY / name).exists()]
-        for name in present:
-            _end_processes(name)
-        ip_batch(f"netns del {name}" for name in present)
-        if self.directory.exists():
-            shutil.rmtree(self.directory)
+    def build_forwarding(self, *, kernel_forwards: bool) -> None:
+        """Make the forwarding plane's namespace and all wires to it, as if the box had been plugged in.
 
-    @property
-    def present(self) -> bool:
-        """Whether there is anything of a lab of this name."""
-        return self.directory.exists() or any((NETNS_DIRECTORY / self.namespace(s)).exists() for s in _SUFFIXES)
-
-    def set_link(self, port: Port, *, up: bool) -> None:
-        """Set the far end of a port up or down: the port and, with it, nothing else loses its carrier."""
-        state = "up" if up else "down"
-        ip_batch([f"link set dev {port.far_name} {state}"], namespace=self.namespace(port.far_namespace))
-
-    def _build_forwarding(self, *, kernel_forwards: bool) -> None:
+        Raises:
+            LabError: the kernel refused something.
+        """
+        ip_batch([f"netns add {self.forwarding}"])
+        _sysctl(self.forwarding, *_QUIET)
         ip_batch(line for port in PORTS for line in self._wires(port))
-        switch = int(kernel_forwards)
-        self._sysctl(
-            self.forwarding,
-            *_LARGE_TABLES,
-            f"net.ipv4.ip_forward={switch}",
-            f"net.ipv6.conf.all.forwarding={switch}",
-            "net.ipv4.conf.all.send_redirects=0",
-            *(f"net.ipv4.conf.{port.name}.send_redirects=0" for port in PORTS),
-            # Who is where is asked by the control plane; an unknown neighbour is unreachable at once.
-            *(f"net.ipv4.neigh.{port.name}.{kind}_solicit=0" for port in PORTS for kind in ("ucast", "mcast")),
-            *(f"net.ipv6.neigh.{port.name}.{kind}_solicit=0" for port in PORTS for kind in ("ucast", "mcast")),
-        )
+        _sysctl(self.forwarding, *_forwarding_sysctls(kernel_forwards=kernel_forwards))
         ends = [name for port in PORTS for name in (port.name, port.mirror)]
         ip_batch(
             ["link set dev lo up", *(f"link set dev {end} addrgenmode none up" for end in ends)],
@@ -154,6 +145,55 @@ class Topology:
             for rule in mirror_rules(port, self.local_addresses, drop_rest=not kernel_forwards)
         ]
         tc_batch(rules, namespace=self.forwarding)
+        for port in PORTS:
+            _bring_up(self.pop, port.name, [port.address(family) for family in Family])
+            far = self.namespace(port.far_namespace)
+            _bring_up(far, port.far_name, [port.far_address(family) for family in Family])
+
+    def remove_forwarding(self) -> None:
+        """Take the forwarding plane away with its namespace and all wires, as if the box had been unplugged.
+
+        The links go one by one: others may hold sockets in the namespace and keep it alive.
+        """
+        _end_processes(self.forwarding)
+        ends = [name for port in PORTS for name in (port.name, port.mirror)]
+        ip_batch((f"link del dev {end}" for end in ends), namespace=self.forwarding)
+        ip_batch([f"netns del {self.forwarding}"])
+
+    def remove(self) -> None:
+        """Remove whatever there is of a lab of this name: processes, namespaces, wires, directories."""
+        present = [name for name in map(self.namespace, _SUFFIXES) if (NETNS_DIRECTORY / name).exists()]
+        for name in present:
+            _end_processes(name)
+        ip_batch(f"netns del {name}" for name in present)
+        for directory in (self.directory, self.frr_runtime):
+            if directory.exists():
+                shutil.rmtree(directory)
+        for leftover in SHARED_MEMORY.glob(f"{self.vpp_prefix}-*"):
+            leftover.unlink()
+
+    @property
+    def present(self) -> bool:
+        """Whether there is anything of a lab of this name."""
+        return self.directory.exists() or any(
+            (NETNS_DIRECTORY / self.namespace(s)).exists() for s in _SUFFIXES
+        )
+
+    @property
+    def has_forwarding(self) -> bool:
+        """Whether the forwarding plane's namespace is there."""
+        return (NETNS_DIRECTORY / self.forwarding).exists()
+
+    def set_link(self, port: Port, *, up: bool) -> None:
+        """Set the neighbour's end of a wire up or down; the port loses its carrier, or has it again.
+
+        The neighbour's IPv6 address goes with the link and is put back.
+        """
+        far = self.namespace(port.far_namespace)
+        if not up:
+            ip_batch([f"link set dev {port.far_name} down"], namespace=far)
+            return
+        _bring_up(far, port.far_name, [port.far_address(family) for family in Family])
 
     def _wires(self, port: Port) -> Iterator[str]:
         far = self.namespace(port.far_namespace)
@@ -166,51 +206,28 @@ class Topology:
             f"peer name {port.name} netns {self.pop} address {port.mac}"
         )
 
-    def _build_pop(self) -> None:
-        lines = ["link set dev lo up"]
-        for port in PORTS:
-            lines += [f"address add {port.address(family)} dev {port.name}" for family in Family]
-            lines.append(f"link set dev {port.name} up")
-        ip_batch(lines, namespace=self.pop)
-        for port in PORTS:
-            _plain_packets(self.pop, port.name)
 
-    def _build_far_ends(self) -> None:
-        for suffix in ("upstream", "tester"):
-            ends = [port for port in PORTS if port.far_namespace == suffix]
-            lines = ["link set dev lo up"]
-            for port in ends:
-                lines += [f"address add {port.far_address(family)} dev {port.far_name}" for family in Family]
-                lines.append(f"link set dev {port.far_name} up")
-            ip_batch(lines, namespace=self.namespace(suffix))
-            for port in ends:
-                _plain_packets(self.namespace(suffix), port.far_name)
-        self._make_tester()
+def _forwarding_sysctls(*, kernel_forwards: bool) -> Iterator[str]:
+    yield from _LARGE_TABLES
+    yield f"net.ipv4.ip_forward={int(kernel_forwards)}"
+    yield f"net.ipv6.conf.all.forwarding={int(kernel_forwards)}"
+    yield "net.ipv4.conf.all.send_redirects=0"
+    for port in PORTS:
+        yield f"net.ipv4.conf.{port.name}.send_redirects=0"
+        # Who is where is asked by the control plane; an unknown neighbour is unreachable at once.
+        for family in ("ipv4", "ipv6"):
+            yield f"net.{family}.neigh.{port.name}.ucast_solicit=0"
+            yield f"net.{family}.neigh.{port.name}.mcast_solicit=0"
 
-    def _make_tester(self) -> None:
-        """Send everything to the POP, and take everything that comes in as if it were ours."""
-        ports = [port for port in PORTS if port.far_namespace == "tester"]
-        self._sysctl(
-            self.tester,
-            # Packets carry the sender's address, which is ours too.
-            *(f"net.ipv4.conf.{port.far_name}.accept_local=1" for port in ports),
-            # Two interfaces, two neighbours: each answers for its own address only.
-            "net.ipv4.conf.all.arp_ignore=1",
-            "net.ipv4.conf.all.arp_announce=2",
-        )
-        sender = next(port for port in ports if port.far_name == "tx")
-        lines = []
-        for family, option in ((Family.IPV4, "-4"), (Family.IPV6, "-6")):
-            gateway = sender.address(family).ip
-            lines.append((option, f"route add default via {gateway} dev {sender.far_name}"))
-            lines.append((option, "route add local default dev lo table 100"))
-            lines += [(option, f"rule add iif {port.far_name} lookup 100") for port in ports]
-        for option in ("-4", "-6"):
-            batch = "".join(f"{line}\n" for wanted, line in lines if wanted == option)
-            run(["ip", option, "-n", self.tester, "-batch", "-"], stdin=batch)
 
-    def _sysctl(self, namespace: str, *settings: str) -> None:
-        run(inside(namespace, "sysctl", "-q", "-w", *settings))
+def _sysctl(namespace: str, *settings: str) -> None:
+    run(inside(namespace, "sysctl", "-q", "-w", *settings))
+
+
+def _bring_up(namespace: str, interface: str, addresses: Sequence[Interface]) -> None:
+    lines = [f"address replace {address} dev {interface}" for address in addresses]
+    ip_batch([f"link set dev {interface} up", *lines], namespace=namespace)
+    _plain_packets(namespace, interface)
 
 
 def _plain_packets(namespace: str, interface: str) -> None:
@@ -219,14 +236,17 @@ def _plain_packets(namespace: str, interface: str) -> None:
 
 
 def _end_processes(namespace: str) -> None:
-    """End every process in a namespace: first politely, then not."""
+    """End every process in a namespace. Nothing in it is worth the half minute zebra takes to clean up."""
     deadline = time.monotonic() + _END_SECONDS
     while pids := _pids(namespace):
-        overdue = time.monotonic() > deadline
+        if time.monotonic() > deadline:
+            raise LabError(
+                f"processes {pids} in {namespace} are still there {_END_SECONDS:.0f} s after SIGKILL"
+            )
         for pid in pids:
             with suppress(ProcessLookupError):
-                os.kill(pid, signal.SIGKILL if overdue else signal.SIGTERM)
-        time.sleep(0.1)
+                os.kill(pid, signal.SIGKILL)
+        time.sleep(_POLL_SECONDS)
 
 
 def _pids(namespace: str) -> list[int]:

@@ -1,0 +1,183 @@
+"""FRR in the control plane: zebra, bgpd and staticd with a path space of their own.
+
+The path space (``-N``) keeps the sockets of several FRRs apart; the configuration goes in through
+``vtysh -b`` as on a host, so the daemons get the integrated frr.conf and nothing else.
+"""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+from router_agent.lab.commands import run
+from router_agent.lab.daemon import Daemon, wait_until
+from router_agent.lab.errors import LabError
+from router_agent.lab.plan import ANNOUNCED, POP_AS, UPLINK, UPSTREAM_AS
+from router_agent.lab.render import render
+from router_agent.lab.reserved import RESERVED
+from router_agent.lab.topology import Topology
+from router_agent.model import Family
+
+_PROGRAMS = Path("/usr/lib/frr")
+_READY_SECONDS = 30.0
+_LONGEST = {Family.IPV4: 32, Family.IPV6: 64}
+"""The lab takes what a real table has, which an operator's policy would cut at /24 and /48."""
+_HEADROOM = 1.25
+
+_NETLINK_BUFFER = 90_000_000
+"""Bytes; Debian's own setting of zebra."""
+
+
+class Frr:
+    """zebra, bgpd and staticd in the POP's namespace.
+
+    Args:
+        topology: of a lab that is built.
+        prefixes: how many prefixes of each family the upstream will announce, for the limits.
+    """
+
+    def __init__(self, topology: Topology, prefixes: Mapping[Family, int]) -> None:
+        self._topology = topology
+        self._prefixes = prefixes
+        self.pathspace = topology.pop
+        # vtysh looks for a path space's configuration in a directory of its name.
+        self.directory = topology.directory / self.pathspace
+        self._runtime = topology.frr_runtime
+        self.daemons = {name: self._daemon(name) for name in _names()}
+
+    @property
+    def zebra(self) -> Daemon:
+        """The daemon that writes the kernel's routes."""
+        return self.daemons["zebra"]
+
+    @property
+    def bgpd(self) -> Daemon:
+        """The BGP daemon."""
+        return self.daemons["bgpd"]
+
+    @property
+    def vtysh(self) -> list[str]:
+        """The command of this FRR's shell."""
+        return ["vtysh", "-N", self.pathspace, "--config_dir", str(self.directory.parent)]
+
+    def configure(self) -> None:
+        """Write frr.conf and let vtysh check its syntax.
+
+        Raises:
+            LabError: vtysh refuses it, or FRR is not installed.
+        """
+        if not (_PROGRAMS / "zebra").exists():
+            raise LabError(f"found no {_PROGRAMS / 'zebra'}, expected FRR: apt-get install frr")
+        self.directory.mkdir(exist_ok=True)
+        config = self.directory / "frr.conf"
+        config.write_text(frr_config(self._prefixes))
+        (self.directory / "vtysh.conf").write_text("")
+        for path in (self.directory, config, self.directory / "vtysh.conf"):
+            shutil.chown(path, "frr", "frr")
+        config.chmod(0o640)
+        run([*self.vtysh, "-C", "-f", str(config)])
+        self._runtime.mkdir(mode=0o755, parents=True, exist_ok=True)
+        shutil.chown(self._runtime, "frr", "frr")
+
+    def start(self) -> None:
+        """Start the daemons, zebra first, and load the configuration.
+
+        Raises:
+            LabError: a daemon does not come up or refuses the configuration.
+        """
+        for name in self.daemons:
+            self.start_daemon(name, load=False)
+        self.load()
+
+    def start_daemon(self, name: str, *, load: bool = True) -> None:
+        """Start one daemon, wait for its shell socket, and load its part of the configuration.
+
+        Raises:
+            LabError: it does not come up.
+        """
+        socket = self._runtime / f"{name}.vty"
+        socket.unlink(missing_ok=True)
+        daemon = self.daemons[name]
+        daemon.start()
+        wait_until(socket.is_socket, f"{name}'s shell socket", seconds=_READY_SECONDS, daemons=[daemon])
+        if load:
+            run([*self.vtysh, "-d", name, "-b"])
+
+    def load(self) -> None:
+        """Load frr.conf into the running daemons, as at boot.
+
+        Raises:
+            LabError: a daemon refuses it.
+        """
+        run([*self.vtysh, "-b"])
+
+    def stop(self) -> None:
+        """Stop the daemons, zebra last; it takes its routes out of the kernel first."""
+        for daemon in reversed(self.daemons.values()):
+            daemon.stop()
+
+    def show(self, command: str) -> Any:  # noqa: ANN401 - FRR's JSON has no schema
+        """Return the parsed answer to a ``show … json`` command.
+
+        Raises:
+            LabError: FRR does not answer, or not in JSON.
+        """
+        answer = run([*self.vtysh, "-c", command])
+        try:
+            return json.loads(answer)
+        except ValueError:
+            raise LabError(f"vtysh -c {command!r}: found {answer[:200]!r}, expected JSON") from None
+
+    def accepted(self, family: Family) -> int:
+        """Return how many prefixes bgpd has accepted from the upstream."""
+        afi = "ipv4" if family is Family.IPV4 else "ipv6"
+        peers = self.show(f"show bgp {afi} unicast summary json").get("peers", {})
+        return sum(int(peer.get("pfxRcd", 0)) for peer in peers.values())
+
+    def _daemon(self, name: str) -> Daemon:
+        extra = ["-s", str(_NETLINK_BUFFER)] if name == "zebra" else []
+        argv = [str(_PROGRAMS / name), "-N", self.pathspace, "--log", "stdout", *extra]
+        return Daemon(name, argv, namespace=self._topology.pop, directory=self.directory)
+
+
+def frr_config(prefixes: Mapping[Family, int]) -> str:
+    """Return the lab's frr.conf."""
+    peers = [
+        {
+            "name": f"UPSTREAM-V{'4' if family is Family.IPV4 else '6'}",
+            "description": f"upstream, {family.label}",
+            "family": _afi(family),
+            "address": UPLINK.gateway(family),
+            "asn": UPSTREAM_AS,
+            "maximum_prefixes": max(1000, int(prefixes[family] * _HEADROOM)),
+        }
+        for family in Family
+    ]
+    return render(
+        "frr.conf.j2",
+        hostname="pop1",
+        log="stdout",
+        router_id=str(UPLINK.address(Family.IPV4).ip),
+        asn=POP_AS,
+        graceful_restart=False,
+        announce={_afi(family): [ANNOUNCED[family]] for family in Family},
+        reserved={_afi(family): [str(prefix) for prefix in RESERVED[family]] for family in Family},
+        accept_longest={_afi(family): _LONGEST[family] for family in Family},
+        peers=peers,
+    )
+
+
+def _afi(family: Family) -> str:
+    return "ipv4" if family is Family.IPV4 else "ipv6"
+
+
+def _names() -> Iterator[str]:
+    yield "zebra"
+    # From FRR 9 on the configuration of zebra and staticd goes through mgmtd.
+    if (_PROGRAMS / "mgmtd").exists():
+        yield "mgmtd"
+    yield "bgpd"
+    yield "staticd"
