@@ -161,6 +161,11 @@ def _absolute(path: Path) -> Path:
     return path
 
 
+def _namespace_name(name: str) -> str:
+    """Return one name for one namespace, so that two spellings of it are seen to clash."""
+    return name.removeprefix("/var").removeprefix("/run/netns/")
+
+
 def _distinct_numbers(numbers: tuple[int, ...]) -> tuple[int, ...]:
     if len(set(numbers)) != len(numbers):
         raise _refuse("each number once")
@@ -174,11 +179,14 @@ def _distinct_interfaces(names: dict[str, str]) -> dict[str, str]:
 
 
 _NAME = r"^[A-Za-z0-9][A-Za-z0-9_.-]{0,62}$"
+_NAMESPACE = r"^([A-Za-z0-9][A-Za-z0-9_.-]{0,62}|/[^\s]+)$"
 _KERNEL_INTERFACE = r"^[^\s/]{1,15}$"
 _VPP_INTERFACE = r"^[^\s]{1,63}$"
 _MODE = r"^0?[0-7]{3}$"
 
 Name: TypeAlias = Annotated[str, Field(pattern=_NAME)]
+Namespace: TypeAlias = Annotated[str, Field(pattern=_NAMESPACE), AfterValidator(_namespace_name)]
+Mode: TypeAlias = Annotated[str, Field(pattern=_MODE), BeforeValidator(_octal_digits)]
 KernelInterface: TypeAlias = Annotated[str, Field(pattern=_KERNEL_INTERFACE)]
 VppInterface: TypeAlias = Annotated[str, Field(pattern=_VPP_INTERFACE)]
 SocketPath: TypeAlias = Annotated[Path, AfterValidator(_absolute)]
@@ -218,8 +226,8 @@ class KernelFeedConfig(_Model):
     """Routes of a kernel, read by rtnetlink."""
 
     kind: Literal["kernel"]
-    namespace: Name | None = Field(
-        default=None, description="Network namespace under /run/netns; ours when null."
+    namespace: Namespace | None = Field(
+        default=None, description="Network namespace, by name or path; the agent's own when null."
     )
     tables: Tables = Field(default=(MAIN_TABLE,), description="Kernel tables to follow.")
     table_map: dict[KernelTable, FibTable] = Field(
@@ -231,7 +239,7 @@ class KernelFeedConfig(_Model):
         Annotated[tuple[ProtocolId, ...], Field(min_length=1), AfterValidator(_distinct_numbers)] | None
     ) = Field(default=None, description="Follow routes of these protocols only; all when null.")
     resync_seconds: Seconds = Field(
-        default=1.0, description="Least time between two readings of the whole table after lost events."
+        default=2.0, description="Least time between two readings of the whole table after lost events."
     )
 
     @model_validator(mode="after")
@@ -251,7 +259,7 @@ class ExabgpFeedConfig(_Model):
     socket: SocketPath = Field(description="Unix socket that the relay run by ExaBGP connects to.")
     local_as: Annotated[int, Field(strict=True, ge=1, le=0xFFFFFFFF)] | None = Field(
         default=None,
-        description="Our AS number: tells internal from external peers when ExaBGP does not say.",
+        description="Our AS where it is not that of the sessions; paths that hold it are refused too.",
     )
     table: KernelTable = Field(default=MAIN_TABLE, description="Table the routes belong to.")
     metric: Metric = Field(default=20, description="Metric the routes are given.")
@@ -262,10 +270,17 @@ class ExabgpFeedConfig(_Model):
         default=10.0, description="A peer without End-of-RIB counts as complete after this much silence."
     )
     stale_seconds: Seconds = Field(
-        default=120.0, description="Routes of a peer that went down are kept this long, for it to return."
+        default=0.0, description="Routes of a peer that went down are kept this long, for it to return."
     )
     hold_seconds: Seconds = Field(
-        default=180.0, description="All routes are kept this long when ExaBGP itself has gone."
+        default=120.0, description="All routes are kept this long when ExaBGP itself has gone."
+    )
+    socket_mode: Mode = Field(
+        default="0660",
+        description="Permissions of the socket, octal digits in quotes; ExaBGP has its own user.",
+    )
+    socket_group: Name | None = Field(
+        default=None, description="Group of the socket, by name; ours when null."
     )
 
 
@@ -273,22 +288,26 @@ class KernelFibConfig(_Model):
     """A kernel as FIB: routes under a protocol id of our own."""
 
     kind: Literal["kernel"]
-    namespace: Name | None = Field(
-        default=None, description="Network namespace under /run/netns; ours when null."
+    namespace: Namespace | None = Field(
+        default=None, description="Network namespace, by name or path; the agent's own when null."
     )
     protocol: OwnProtocol = Field(
         default=201, description="Protocol id the agent's routes carry; nobody else's."
     )
-    metric: Metric = Field(default=20, description="Metric of the routes that are written.")
-    on_link: Bool = Field(
-        default=False, description="Take gateways as directly reachable; for ports that have no address."
+    metric: Annotated[Metric, Field(ge=1)] = Field(
+        default=20, description="Metric of the routes that are written; IPv6 knows no 0."
+    )
+    on_link: Bool | None = Field(
+        default=None,
+        description="Take gateways as directly reachable, for ports that have no address; "
+        "when null, so with an interface map and not so without.",
     )
     interfaces: (
         Annotated[dict[KernelInterface, KernelInterface], AfterValidator(_distinct_interfaces)] | None
     ) = Field(
         default=None, description="Control-plane interface to forwarding interface; same names when null."
     )
-    window: Window = Field(default=8192, description="Most requests that are unanswered at any time.")
+    window: Window = Field(default=1000, description="Most requests that are unanswered at any time.")
 
 
 class VppFibConfig(_Model):
@@ -299,9 +318,9 @@ class VppFibConfig(_Model):
     source: Annotated[Name, AfterValidator(_own_source)] = Field(
         default="router-agent", description="Name of the FIB source the agent's routes carry."
     )
-    priority: Annotated[int, Field(strict=True, ge=4, le=250)] = Field(
-        default=0x70,
-        description="Priority of the source, lower wins: connected routes have 3, the API 128, the CLI 129.",
+    priority: Annotated[int, Field(strict=True, ge=4, le=127)] = Field(
+        default=64,
+        description="Priority of the source, lower wins; connected routes have 3, the API 128.",
     )
     interfaces: Annotated[dict[KernelInterface, VppInterface], AfterValidator(_distinct_interfaces)] = Field(
         default_factory=dict, description="Control-plane interface to VPP interface."
@@ -337,9 +356,7 @@ class ControlConfig(_Model):
     """The control socket that `router-agent show` and others ask."""
 
     socket: SocketPath = Field(default=DEFAULT_SOCKET, description="Unix socket the agent listens on.")
-    mode: Annotated[str, Field(pattern=_MODE), BeforeValidator(_octal_digits)] = Field(
-        default="0660", description="Permissions of the socket, octal digits in quotes."
-    )
+    mode: Mode = Field(default="0660", description="Permissions of the socket, octal digits in quotes.")
     group: Name | None = Field(
         default=None, description="Group of the socket, by name or number; unchanged when null."
     )
@@ -630,6 +647,7 @@ _EXPECTED: Mapping[str, str] = {
 
 _PATTERNS: Mapping[str, str] = {
     _NAME: "a name of letters, digits, '.', '_' and '-' that starts with a letter or digit, at most 63 long",
+    _NAMESPACE: "the name of a network namespace (ip netns) or an absolute path to one",
     _KERNEL_INTERFACE: "an interface name of 1 to 15 characters without blanks and '/'",
     _VPP_INTERFACE: "an interface name of 1 to 63 characters without blanks",
     _MODE: 'octal digits in quotes, such as "0660"',

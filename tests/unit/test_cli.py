@@ -322,7 +322,7 @@ def test_configuration_is_explained(agent_yaml: Path) -> None:
     result = invoke("check-config", str(agent_yaml))
     assert result.exit_code == 0
     assert "254 -> 0, 100 -> 100" in result.stdout
-    assert "kernel: protocols [186], resync_seconds 1.0" in result.stdout
+    assert "kernel: protocols [186], resync_seconds 2.0" in result.stdout
     assert "control: socket" in result.stdout
     understood = parsed("check-config", str(agent_yaml), "--json")
     assert Config.model_validate(understood) == config.load(agent_yaml)

@@ -228,6 +228,24 @@ log: {level: loud, json: 1}
             id="as-zero",
         ),
         pytest.param(
+            pipelines(pipeline("{kind: exabgp, socket: /run/e}", "{kind: kernel, metric: 0}")),
+            "pipelines.0.fib.metric",
+            "found 0, expected at least 1",
+            id="metric-zero",
+        ),
+        pytest.param(
+            pipelines(pipeline("{kind: kernel, namespace: a/b}")),
+            "pipelines.0.feed.namespace",
+            "expected the name of a network namespace",
+            id="namespace",
+        ),
+        pytest.param(
+            pipelines(pipeline(fib="{kind: vpp, priority: 128}")),
+            "pipelines.0.fib.priority",
+            "found 128, expected at most 127",
+            id="priority-of-the-api",
+        ),
+        pytest.param(
             pipelines(pipeline(fib="{kind: vpp, source: API}")),
             "pipelines.0.fib.source",
             "found 'API', expected a name of the agent's own: VPP itself writes under this one",
@@ -321,6 +339,19 @@ def test_what_is_no_usable_yaml_is_one_line_with_a_position(text: str, expected:
             "pipelines.1.fib.protocol: found 201",
             "pipeline 0 has this one",
             id="kernel-protocol",
+        ),
+        pytest.param(
+            pipelines(
+                pipeline("{kind: exabgp, socket: /run/e}", "{kind: kernel, namespace: fwd}"),
+                pipeline(
+                    "{kind: exabgp, socket: /run/f}",
+                    "{kind: kernel, namespace: /var/run/netns/fwd}",
+                    name="b",
+                ),
+            ),
+            "pipelines.1.fib.protocol: found 201",
+            "pipeline 0 has this one",
+            id="kernel-protocol-namespace-by-path",
         ),
         pytest.param(
             pipelines(
