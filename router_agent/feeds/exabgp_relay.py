@@ -28,7 +28,6 @@ from __future__ import annotations
 
 import argparse
 import contextlib
-import errno
 import fcntl
 import os
 import select
@@ -109,6 +108,13 @@ class Relay:
         self._skipping = False
         """Throw away what is left of a line whose beginning the agent did not get."""
         self._complained = ""
+        self._signals, writer = os.pipe()
+        for descriptor in (self._signals, writer):
+            os.set_blocking(descriptor, False)
+        # A handler that raised could do so between a write and taking note of it.
+        signal.set_wakeup_fd(writer)
+        signal.signal(signal.SIGTERM, lambda *_: None)
+        signal.signal(signal.SIGINT, signal.SIG_IGN)
 
     def run(self) -> None:
         """Carry until ExaBGP ends."""
@@ -127,6 +133,7 @@ class Relay:
             self._connect()
         poller = select.poll()
         poller.register(0, select.POLLIN)
+        poller.register(self._signals, select.POLLIN)
         if self._to_exabgp.size:
             poller.register(1, select.POLLOUT)
         if self._agent is not None:
@@ -137,6 +144,8 @@ class Relay:
                 self._read_exabgp()
             elif descriptor == 1:
                 self._write_exabgp()
+            elif descriptor == self._signals:
+                raise _GoneError
             elif self._agent is not None and descriptor == self._agent.fileno():
                 self._serve_agent(events)
 
@@ -168,20 +177,25 @@ class Relay:
         self._retry_at = time.monotonic() + RETRY_SECONDS
         self._say(f"left the agent: {reason}")
 
-    def _read_exabgp(self) -> None:
+    def _read_exabgp(self) -> bool:
+        """Read once and pass it on; return whether there was anything.
+
+        Raises:
+            _GoneError: ExaBGP has closed the pipe.
+        """
         try:
             data = os.read(0, READ_BYTES)
         except BlockingIOError:
-            return
+            return False
         if not data:
             raise _GoneError
         self._midline = not data.endswith(b"\n")
         if self._agent is None:
-            return
+            return True
         if self._skipping:
             end = data.find(b"\n") + 1
             if not end:
-                return
+                return True
             self._skipping = False
             self._to_agent.add(memoryview(data)[end:])
         else:
@@ -189,6 +203,7 @@ class Relay:
         self._write_agent()
         if self._to_agent.size > self._limit:
             self._disconnect(f"it left {self._to_agent.size} bytes unread, the most allowed is {self._limit}")
+        return True
 
     def _write_agent(self) -> None:
         if self._agent is None:
@@ -230,7 +245,8 @@ class Relay:
         if self._agent is None:
             return
         with contextlib.suppress(_GoneError):
-            self._read_exabgp()
+            while self._read_exabgp() and time.monotonic() < end:
+                pass
         while self._agent is not None and self._to_agent.size and time.monotonic() < end:
             poller = select.poll()
             poller.register(self._agent, select.POLLOUT)
@@ -246,11 +262,6 @@ class Relay:
             os.write(2, f"router-agent relay: {text}\n".encode(errors="replace"))
 
 
-def _end(*_: object) -> None:
-    signal.signal(signal.SIGTERM, signal.SIG_IGN)
-    raise _GoneError
-
-
 def main(arguments: list[str]) -> int:
     """Run the relay; return its exit code."""
     parser = argparse.ArgumentParser(description="Carries ExaBGP's JSON to router-agent.")
@@ -259,15 +270,7 @@ def main(arguments: list[str]) -> int:
         "--buffer", type=int, default=64, metavar="MIB", help="what may wait for the agent (default 64 MiB)"
     )
     options = parser.parse_args(arguments)
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-    signal.signal(signal.SIGTERM, _end)
-    try:
-        Relay(options.socket, options.buffer << 20).run()
-    except (_GoneError, KeyboardInterrupt):
-        return 0
-    except OSError as error:
-        if error.errno != errno.EPIPE:
-            raise
+    Relay(options.socket, options.buffer << 20).run()
     return 0
 
 

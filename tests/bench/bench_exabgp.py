@@ -2,8 +2,8 @@
 
 ``rows()`` writes the lines ExaBGP would write to files, and gives them to the feed in pieces of the size the
 relay's socket gives, in a process of its own so that the memory is the feed's. ``ROUTES_FILE`` names a prefix
-list (text, or text in xz); without it a table of the same length mix is generated. Attributes are dealt out at
-random to each peer's prefixes, so two peers give many more combinations than two real ones.
+list (text, or text in xz); without it a table of the same length mix is generated. Attributes are dealt out
+at random to the prefixes of each peer, so two peers give many more combinations than two real ones.
 """
 
 from __future__ import annotations
