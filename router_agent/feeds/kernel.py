@@ -388,12 +388,12 @@ class KernelFeed:
             return
         if removed:
             self._forget_neighbours(index, sink)
-        down = before.link.up and (removed or not state.link.up)
         if removed or not (state.running and state.link.up):
             for number in self._nexthops.on_interface(index):
                 self._nexthop_gone(number, sink)
-        if down:
-            self._retire_legs(sink, index, Family)
+        if removed or (before.link.up and not state.link.up):
+            # with the interface itself the kernel drops even routes that have other legs
+            self._retire_legs(sink, index, Family, whole=removed)
         shape = (state.link.up, state.link.carrier, state.running, state.master)
         if removed or shape != (before.link.up, before.link.carrier, before.running, before.master):
             self._want("link changed")
@@ -428,15 +428,26 @@ class KernelFeed:
             self._paths.retire(number, KernelPath(self._paths[number].family))
         self._tell(sink, ended)
 
-    def _retire_legs(self, sink: Sink, index: int, families: Iterable[Family]) -> None:
-        """Take the legs over an interface out of every path of today that has no next-hop object."""
+    def _retire_legs(
+        self, sink: Sink, index: int, families: Iterable[Family], *, whole: bool = False
+    ) -> None:
+        """End the legs over an interface, or the whole of the paths that have one, of today's path ids.
+
+        Paths through a next-hop object follow the object.
+        """
         ended = []
         for number, path in tuple(self._paths.items()):
-            left = tuple(leg for leg in path.legs if leg.interface != index)
-            if path.family not in families or path.nexthop or len(left) == len(path.legs):
+            if (
+                path.family not in families
+                or path.nexthop
+                or not any(leg.interface == index for leg in path.legs)
+            ):
                 continue
-            self._paths.retire(number, replace(path, legs=left))
-            ended.append(number)
+            legs = tuple(replace(leg, dead=leg.dead or leg.interface == index) for leg in path.legs)
+            left = replace(path, legs=() if whole else legs)
+            if left != path:
+                self._paths.retire(number, left)
+                ended.append(number)
         self._tell(sink, ended)
 
     def _tell(self, sink: Sink, numbers: Iterable[int]) -> None:
