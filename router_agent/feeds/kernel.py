@@ -392,8 +392,9 @@ class KernelFeed:
             for number in self._nexthops.on_interface(index):
                 self._nexthop_gone(number, sink)
         if removed or (before.link.up and not state.link.up):
-            # with the interface itself the kernel drops even routes that have other legs
-            self._retire_legs(sink, index, Family, whole=removed)
+            # with the interface itself go even IPv4 routes that have other legs
+            self._retire_legs(sink, index, (Family.IPV4,), whole=removed)
+            self._retire_legs(sink, index, (Family.IPV6,))
         shape = (state.link.up, state.link.carrier, state.running, state.master)
         if removed or shape != (before.link.up, before.link.carrier, before.running, before.master):
             self._want("link changed")
