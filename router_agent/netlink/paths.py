@@ -108,16 +108,18 @@ def parse_path(
     if kind is not RouteType.UNICAST:
         return KernelPath(family, kind, nexthop=nexthop)
     legs: list[Leg] = []
+    # a deletion names legs that are gone by now: that they are dead is no news
+    dead_flag = 0 if message[4] == c.RTM_DELROUTE else c.RTNH_F_DEAD
     encapsulated = c.RTA_ENCAP in places or c.RTA_NEWDST in places
     if c.RTA_MULTIPATH in places:
         at, size = places[c.RTA_MULTIPATH]
-        for leg, tunnel in _parse_multipath(message, at, at + size):
+        for leg, tunnel in _parse_multipath(message, at, at + size, dead_flag):
             legs.append(leg)
             encapsulated |= tunnel
     elif c.RTA_OIF in places or c.RTA_GATEWAY in places or c.RTA_VIA in places:
         interface = u32_of(value(c.RTA_OIF)) if c.RTA_OIF in places else 0
         gateway = _gateway(value(c.RTA_GATEWAY), value(c.RTA_VIA))
-        legs.append(Leg(interface, gateway, 1, bool(message[24] & c.RTNH_F_DEAD)))
+        legs.append(Leg(interface, gateway, 1, bool(message[24] & dead_flag)))
     return KernelPath(family, kind, tuple(sorted(legs)), nexthop, encapsulated)
 
 
@@ -129,7 +131,7 @@ def _gateway(gateway: bytes, via: bytes) -> bytes:
     return found
 
 
-def _parse_multipath(message: bytes, offset: int, end: int) -> Iterator[tuple[Leg, bool]]:
+def _parse_multipath(message: bytes, offset: int, end: int, dead_flag: int) -> Iterator[tuple[Leg, bool]]:
     while end - offset >= _RTNEXTHOP.size:
         length, flags, hops, interface = _RTNEXTHOP.unpack_from(message, offset)
         if not _RTNEXTHOP.size <= length <= end - offset:
@@ -142,7 +144,7 @@ def _parse_multipath(message: bytes, offset: int, end: int) -> Iterator[tuple[Le
         }
         gateway = _gateway(inner.get(c.RTA_GATEWAY, b""), inner.get(c.RTA_VIA, b""))
         tunnel = c.RTA_ENCAP in inner or c.RTA_NEWDST in inner
-        yield Leg(interface, gateway, hops + 1, bool(flags & c.RTNH_F_DEAD)), tunnel
+        yield Leg(interface, gateway, hops + 1, bool(flags & dead_flag)), tunnel
         offset += (length + 3) & ~3
 
 

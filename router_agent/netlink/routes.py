@@ -42,6 +42,7 @@ _SLOTS = 4096
 _SHIFT = np.uint64(64 - 12)
 _PRIME = np.uint64(0x9E3779B97F4A7C15)
 _LAYOUTS_KEPT = 256
+_KIND_BITS = np.uint32(0xFFFF)
 _TYPE_BITS = np.uint32(0xFF000000)
 _FLAG_BITS = np.uint32(c.RTNH_F_DEAD)
 _PATH_ATTRIBUTES = (
@@ -221,7 +222,7 @@ class RouteDecoder:
         return _Layout(
             family, index, held, places, path_words,
             slot_ids=np.zeros(_SLOTS, np.uint32),
-            slot_values=np.zeros((_SLOTS, 2 + len(path_words)), np.uint32),
+            slot_values=np.zeros((_SLOTS, 3 + len(path_words)), np.uint32),
             epoch=self._paths.epoch,
         )  # fmt: skip
 
@@ -267,7 +268,7 @@ class RouteDecoder:
 
     def _path_ids(self, layout: _Layout, matrix: NDArray[np.uint32]) -> U32:
         """Return the path id of each row; see the module's text for how."""
-        values = [matrix[:, 5] & _TYPE_BITS, matrix[:, 6] & _FLAG_BITS]
+        values = [matrix[:, 1] & _KIND_BITS, matrix[:, 5] & _TYPE_BITS, matrix[:, 6] & _FLAG_BITS]
         values += [matrix[:, word] for word in layout.path_words]
         mixed = np.zeros(len(matrix), np.uint64)
         for value in values:
