@@ -1,11 +1,8 @@
-"""Where the ledger's counters are read: kernel namespaces and VPP's stats segment.
+"""The kernel's counters for the ledger: a namespace that forwards, and the tester's own ports.
 
-Kernel: /proc/net/dev, snmp, netstat and snmp6 of one network namespace (proc(5); names after RFC 4293).
+They are read from dev, snmp, netstat and snmp6 in /proc/net (proc(5); names after RFC 4293).
 Interface drops on receipt (``rx_dropped``) include what the per-CPU backlog had no room for; a veth counts
 the same packet as ``tx_dropped`` on its other end, which is therefore not a class of its own for a veth.
-
-VPP: /if/* and /err/* of the stats segment (vlib/stats, vpp_papi.vpp_stats), read without any CLI or API
-call, so that a trial is not disturbed.
 """
 
 from __future__ import annotations
@@ -121,7 +118,7 @@ class KernelForwarder:
 
     def read(self) -> dict[str, int]:
         """Return the counters of the namespace; see `ledger.CounterSource`."""
-        texts = _proc_net(self._namespace, ("dev", "snmp", "netstat", "snmp6"))
+        texts = proc_net(self._namespace, ("dev", "snmp", "netstat", "snmp6"))
         counters = parse_dev(texts["dev"])
         if self._wanted is not None:
             for port in self._wanted:
@@ -214,7 +211,7 @@ class TesterPorts:
         """Return the counters of the ports; see `ledger.CounterSource`."""
         counters: dict[str, int] = {}
         for label, interface, namespace in self._ports:
-            found = parse_dev(_proc_net(namespace, ("dev",))["dev"])
+            found = parse_dev(proc_net(namespace, ("dev",))["dev"])
             for counter in _DEV_COLUMNS:
                 key = f"dev.{interface}.{counter}"
                 if key not in found:
@@ -270,8 +267,12 @@ def driver_of(interface: str, namespace: str | None) -> str:
     return info.tobytes()[4:36].split(b"\0", 1)[0].decode()
 
 
-def _proc_net(namespace: str | None, names: Iterable[str]) -> dict[str, str]:
-    """Read files of /proc/net as a namespace shows them."""
+def proc_net(namespace: str | None, names: Iterable[str]) -> dict[str, str]:
+    """Return files of /proc/net as a namespace shows them.
+
+    Raises:
+        CounterError: there is no such namespace or file.
+    """
     try:
         with inside(namespace):
             base = Path("/proc/thread-self/net")

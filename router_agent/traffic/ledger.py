@@ -138,8 +138,12 @@ class LedgerKeeper:
 
 
 def grown(before: Mapping[str, int], after: Mapping[str, int]) -> dict[str, int]:
-    """Return by how much each counter grew; one that is new began at zero."""
-    return {name: value - before.get(name, 0) for name, value in after.items()}
+    """Return by how much each counter grew.
+
+    One that is new began at zero, and so did one that is smaller than before: its owner was restarted.
+    """
+    growth = {name: value - before.get(name, 0) for name, value in after.items()}
+    return {name: after[name] if n < 0 else n for name, n in growth.items()}
 
 
 def balance(

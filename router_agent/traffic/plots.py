@@ -50,7 +50,7 @@ def bars(title: str, curve: Curve, *, interval_s: float, unit: str) -> str:
 
 def _plot(title: str, drawn: str, top: float, seconds: float, unit: str) -> str:
     grid = "".join(_row(top * i / _TICKS, top) for i in range(_TICKS + 1))
-    axis = "".join(_column(seconds * i / _TICKS, seconds) for i in range(_TICKS + 1))
+    axis = "".join(_column(value, seconds) for value in _seconds(seconds))
     return (
         f'<svg class="plot" viewBox="0 0 {_WIDTH} {_HEIGHT}" role="img" aria-label="{escape(title)}">'
         f"<title>{escape(title)}</title>{grid}{axis}"
@@ -69,6 +69,15 @@ def _row(value: float, top: float) -> str:
 def _column(value: float, seconds: float) -> str:
     x = _LEFT + (_WIDTH - _LEFT - _RIGHT) * (value / seconds if seconds else 0.0)
     return f'<text class="tick mid" x="{x:.1f}" y="{_HEIGHT - _BOTTOM + 15}">{value:.3g}</text>'
+
+
+def _seconds(seconds: float) -> list[float]:
+    """Return round times for the axis, at most nine."""
+    if seconds <= 0:
+        return [0.0]
+    scale = 10.0 ** floor(log10(seconds / 8))
+    step = next(s * scale for s in (1, 2, 5, 10) if s * scale >= seconds / 8)
+    return [i * step for i in range(int(seconds / step + 1e-9) + 1)]
 
 
 def _points(values: Sequence[float], n: int, top: float) -> str:

@@ -16,7 +16,7 @@ from router_agent.traffic.generator import TrialResult
 from router_agent.traffic.scenario import ANY_PORT, Destinations
 
 LISTED = 100
-"""How many deviations of a kind reports list."""
+"""How many deviations of a kind are listed; all are counted."""
 
 
 @dataclass(frozen=True)
@@ -26,6 +26,17 @@ class Deviation:
     prefix: str
     expected: str
     seen: str
+
+
+@dataclass(frozen=True)
+class Deviations:
+    """How many prefixes deviate in one way, and the first of them."""
+
+    count: int = 0
+    first: tuple[Deviation, ...] = ()
+
+    def __len__(self) -> int:
+        return self.count
 
 
 @dataclass(frozen=True)
@@ -48,9 +59,9 @@ class Proof:
     prefixes: int
     unsent: int
     right: int
-    wrong: tuple[Deviation, ...]
-    missing: tuple[Deviation, ...]
-    recovered: tuple[Deviation, ...]
+    wrong: Deviations
+    missing: Deviations
+    recovered: Deviations
     by_port: dict[str, int]
     rate_pps: float
     retry_pps: float = 0.0
@@ -105,8 +116,10 @@ def prove(
         missing &= ~seen_again.any(axis=0)
         seen |= seen_again
 
-    def listed(mask: np.ndarray[tuple[int, ...], np.dtype[np.bool_]]) -> tuple[Deviation, ...]:
-        return tuple(_deviation(destinations, ports, seen, int(row)) for row in np.flatnonzero(mask))
+    def listed(mask: np.ndarray[tuple[int, ...], np.dtype[np.bool_]]) -> Deviations:
+        rows = np.flatnonzero(mask)
+        first = (_deviation(destinations, ports, seen, int(row)) for row in rows[:LISTED])
+        return Deviations(len(rows), tuple(first))
 
     return Proof(
         prefixes=len(destinations),

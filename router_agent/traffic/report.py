@@ -78,10 +78,10 @@ def junit_of(report: TrafficReport) -> JUnitXml:
             case.result = [Error(part.reason, "INVALID")]
         case.system_out = "\n".join([part.reason, *part.notes])
         suite.add_testcase(case)
-    suite.time = (report.ended - report.started).total_seconds()
     xml = JUnitXml("router-agent traffic check")
     xml.add_testsuite(suite)
     xml.update_statistics()  # type: ignore[no-untyped-call]
+    suite.time = (report.ended - report.started).total_seconds()
     return xml
 
 
@@ -92,8 +92,10 @@ def _plots(report: TrafficReport) -> dict[str, str]:
     series = trial.series if len(trial.series.sent) <= _MOST_BARS else trial.per_second
     per_second = 1 / series.interval_s
 
+    planned = max((i + 1 for i, n in enumerate(series.intended) if n), default=0)
+
     def rates(values: list[int]) -> list[float]:
-        return [value * per_second for value in values]
+        return [value * per_second for value in values[:planned]]
 
     curves = (
         Curve("intended", "intended", rates(series.intended)),

@@ -13,7 +13,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from router_agent.traffic.check import CheckResult
 from router_agent.traffic.generator import TrialResult
 from router_agent.traffic.ledger import Ledger
-from router_agent.traffic.proof import LISTED, Deviation, Proof
+from router_agent.traffic.proof import Deviations, Proof
 from router_agent.traffic.search import SearchResult
 from router_agent.traffic.verdict import Outcome, Verdict
 
@@ -258,8 +258,8 @@ def _ledger(ledger: Ledger) -> LedgerReport:
 
 
 def _proof(proof: Proof) -> ProofReport:
-    def listed(deviations: tuple[Deviation, ...]) -> list[DeviationReport]:
-        return [DeviationReport.model_validate(d, from_attributes=True) for d in deviations[:LISTED]]
+    def listed(deviations: Deviations) -> list[DeviationReport]:
+        return [DeviationReport.model_validate(d, from_attributes=True) for d in deviations.first]
 
     return ProofReport(
         prefixes=proof.prefixes,

@@ -64,7 +64,7 @@ def judge_proof(proof: Proof) -> Verdict:
             Outcome.INVALID, f"the generator left out {proof.unsent:,} of {proof.prefixes:,} prefixes", notes
         )
     if proof.wrong:
-        first = proof.wrong[0]
+        first = proof.wrong.first[0]
         return Verdict(
             Outcome.FAIL,
             f"{len(proof.wrong):,} of {proof.prefixes:,} prefixes left by the wrong port; the first is "
@@ -82,7 +82,7 @@ def judge_proof(proof: Proof) -> Verdict:
         return Verdict(
             Outcome.FAIL,
             f"{len(proof.missing):,} of {proof.prefixes:,} prefixes left by no port; the first is "
-            f"{proof.missing[0].prefix}, expected at {proof.missing[0].expected}",
+            f"{proof.missing.first[0].prefix}, expected at {proof.missing.first[0].expected}",
             notes,
         )
     late = f", {len(proof.recovered):,} of them at the second attempt only" if proof.recovered else ""
