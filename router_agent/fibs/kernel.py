@@ -16,6 +16,7 @@ import logging
 import struct
 from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import suppress
+from ipaddress import ip_address
 
 import numpy as np
 
@@ -60,6 +61,7 @@ _log = logging.getLogger(__name__)
 
 _RTMSG = struct.Struct("=BBBBBBBBI")
 _RESERVED = {c.RTPROT_UNSPEC, c.RTPROT_REDIRECT, c.RTPROT_KERNEL, c.RTPROT_BOOT, c.RTPROT_STATIC}
+_BATCH_MESSAGES = 1000
 _DUMP_TRIES = 5
 _TEXTS_KEPT = 8
 _NO_ROUTE = {errno.ESRCH, errno.ENOENT}
@@ -77,7 +79,7 @@ class KernelFib:
         interfaces: control-plane interface name to name in the namespace; None when it is the same one.
         on_link: write gateways as reachable over their interface whatever the addresses say; None means
             so with an interface map and not so without.
-        window: routes in a batch, all of which the kernel answers before the next is sent.
+        window: most unanswered requests; a batch is at most this long, and never above 1,000 routes.
         shared_protocol: the protocol id may be one that belongs to a daemon.
 
     Attributes:
@@ -103,7 +105,8 @@ class KernelFib:
         self._namespace = namespace
         self._interfaces = dict(interfaces) if interfaces is not None else None
         self._writer = Writer(protocol, metric, interfaces is not None if on_link is None else on_link)
-        self._window = window
+        # a batch holds the event loop for as long as the kernel works on it: 4 ms for 1,000 routes
+        self._batch_messages = min(window, _BATCH_MESSAGES)
         self._sets: Interner[PathSet] = Interner()
         self._control: dict[int, str] = {}
         self._links: dict[int, LinkState] = {}
@@ -236,7 +239,7 @@ class KernelFib:
             )
         batches = encode(
             changes, self._writer, self._sets.__getitem__, first=self._sequence + 1,
-            batch_messages=self._window, batch_bytes=batch_bytes,
+            batch_messages=self._batch_messages, batch_bytes=batch_bytes,
         )  # fmt: skip
         for batch in batches:
             refused, why = self._send(batch, changes)
@@ -342,6 +345,8 @@ class KernelFib:
         """Ask the kernel which interface a gateway is directly reachable by."""
         if not gateway or self._socket is None:
             return Reason.UNRESOLVED_NEXT_HOP
+        if ip_address(gateway).is_link_local:
+            return Reason.UNRESOLVED_INTERFACE
         family = Family.IPV4 if len(gateway) == 4 else Family.IPV6
         body = _RTMSG.pack(family, 8 * len(gateway), 0, 0, 0, 0, 0, 0, 0) + attribute(c.RTA_DST, gateway)
         self._sequence = (self._sequence + 1) & 0xFFFFFFFF
