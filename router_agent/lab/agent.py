@@ -147,7 +147,8 @@ def agent_config(pipelines: Sequence[Mapping[str, Any]], socket: Path) -> str:
 
 def _words(pipeline: PipelineStatus) -> str:
     counts = ", ".join(
-        f"{c.family.label} {c.in_fib:,} of {c.desired:,}" + "".join(f", {n} {r}" for r, n in c.not_in_fib.items())
+        f"{c.family.label} {c.in_fib:,} of {c.desired:,}"
+        + "".join(f", {n} {r}" for r, n in c.not_in_fib.items())
         for c in pipeline.counts
     )
     trouble = f" ({pipeline.error})" if pipeline.error and pipeline.state is not State.IN_SYNC else ""

@@ -13,7 +13,6 @@ from ipaddress import IPv6Address
 from pathlib import Path
 
 import numpy as np
-from numpy.typing import NDArray
 
 from router_agent.lab.plan import IN, OUT, Port
 from router_agent.lab.table import Table
@@ -66,11 +65,12 @@ def expected_port(keys: U64) -> U8:
     Args:
         keys: shape (n, 1) or (n, 3).
     """
-    return (_hash(keys) % np.uint64(_IN_SHARE) == 0).astype(np.uint8)
+    ports: U8 = (_hash(keys) % np.uint64(_IN_SHARE) == 0).astype(np.uint8)
+    return ports
 
 
 def groups_of(table: Table) -> list[Group]:
-    """Divide a table into groups: at most `MOST_GROUPS` AS paths in each family, each of them for both ports."""
+    """Divide a table into groups: in each family at most `MOST_GROUPS` AS paths, each of them for both ports."""
     groups = []
     for family in Family:
         keys = table.keys(family)
@@ -102,9 +102,10 @@ def write_routes(directory: Path, table: Table, groups: list[Group]) -> None:
 
 def _static_protocol(group: Group, keys: U64) -> Iterator[str]:
     channel = "ipv4" if group.family is Family.IPV4 else "ipv6"
-    path = "".join(f" bgp_path.prepend({number});" for number in reversed(group.path))
+    path = "".join(f"bgp_path.prepend({number}); " for number in reversed(group.path))
+    next_hop = group.port.gateway(group.family)
     yield f"protocol static {group.name} {{\n"
-    yield f"  {channel} {{ import filter {{ bgp_next_hop = {group.port.gateway(group.family)};{path} accept; }}; }};\n"
+    yield f"  {channel} {{ import filter {{ bgp_next_hop = {next_hop}; {path}accept; }}; }};\n"
     for prefix in _texts(keys):
         yield f"  route {prefix} blackhole;\n"
     yield "}\n"
@@ -125,9 +126,10 @@ def _as_path(index: int) -> tuple[int, ...]:
     return tuple(hops[:1] + hops[1:] * (1 + index % 2))
 
 
-def _hash(keys: U64) -> NDArray[np.uint64]:
-    mixed = keys[:, 0] * _MULTIPLIERS[0]
+def _hash(keys: U64) -> U64:
+    mixed: U64 = keys[:, 0] * _MULTIPLIERS[0]
     for word in range(1, keys.shape[1]):
         mixed = (mixed ^ (mixed >> np.uint64(29))) + keys[:, word] * _MULTIPLIERS[word]
     mixed = (mixed ^ (mixed >> np.uint64(32))) * _MULTIPLIERS[1]
-    return mixed ^ (mixed >> np.uint64(29))
+    mixed ^= mixed >> np.uint64(29)
+    return mixed

@@ -1,4 +1,4 @@
-"""ExaBGP in the control plane, the second speaker: it tells router-agent, which writes the kernel's routes."""
+"""ExaBGP in the control plane, the second speaker: router-agent writes the kernel's routes for it."""
 
 from __future__ import annotations
 

@@ -119,7 +119,7 @@ class Frr:
         for daemon in reversed(self.daemons.values()):
             daemon.stop()
 
-    def show(self, command: str) -> Any:  # noqa: ANN401 - FRR's JSON has no schema
+    def show(self, command: str) -> Any:
         """Return the parsed answer to a ``show … json`` command.
 
         Raises:

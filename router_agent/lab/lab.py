@@ -13,6 +13,7 @@ from __future__ import annotations
 import fcntl
 import json
 import socket
+from collections.abc import Mapping
 from contextlib import ExitStack
 from enum import StrEnum
 from types import TracebackType
@@ -110,13 +111,15 @@ class Lab:
         self._own_routes = dict.fromkeys(Family, 0)
 
     def __enter__(self) -> Self:
-        with ExitStack() as stack:
-            stack.enter_context(_lock(self.topology.name))
-            stack.callback(self._remove)
+        try:
+            self._teardown.enter_context(lock(self.topology.name))
+            self._teardown.callback(self._remove)
             self.topology.build(kernel_forwards=self.plane.kind == "kernel")
-            self._pop_routes = stack.enter_context(RouteCounter(self.topology.pop))
+            self._pop_routes = self._teardown.enter_context(RouteCounter(self.topology.pop))
             self._own_routes = self._pop_routes.counts()
-            self._teardown = stack.pop_all()
+        except BaseException:
+            self._teardown.close()
+            raise
         return self
 
     def __exit__(
@@ -195,10 +198,19 @@ class Lab:
             family: count - self._own_routes[family] for family, count in self._pop_routes.counts().items()
         }
 
-    def converged(self) -> bool:
-        """Return whether every announced prefix is in the POP's kernel, and none besides that was withdrawn."""
-        found, announced = self.bgp_routes(), self.upstream.announced
+    def has_all(self, found: Mapping[Family, int]) -> bool:
+        """Return whether these counts are what the upstream announces, no more and no less."""
+        announced = self.upstream.announced
         return all(found[family] == announced[family] + self._extra for family in Family)
+
+    def require_running(self) -> None:
+        """Check that every daemon lives.
+
+        Raises:
+            LabError: one ended; with the end of its log.
+        """
+        for daemon in (*self.daemons, self.agent.daemon):
+            daemon.require_running()
 
     def wait_converged(self, *, seconds: float = 180.0) -> None:
         """Wait until the POP's kernel has what the upstream announces.
@@ -207,7 +219,7 @@ class Lab:
             LabError: it does not get there.
         """
         wait_until(
-            self.converged,
+            lambda: self.has_all(self.bgp_routes()),
             f"{_counted(self.upstream.announced)} in the POP's kernel",
             seconds=seconds,
             daemons=[*self.daemons, self.agent.daemon],
@@ -237,9 +249,7 @@ class Lab:
     def endpoints(self) -> Endpoints:
         """The tester's ports for a traffic check; it sends on ``in``."""
         return Endpoints(
-            tuple(
-                Port(port.name, port.far_name, self.topology.tester, port.mac) for port in (OUT, IN)
-            ),
+            tuple(Port(port.name, port.far_name, self.topology.tester, port.mac) for port in (OUT, IN)),
             ingress=1,
         )
 
@@ -260,7 +270,7 @@ class Lab:
 
     @property
     def _extra(self) -> int:
-        """Routes of each family in the POP's kernel that FRR adds itself: the blackhole of what it announces."""
+        """Routes of each family that FRR adds itself: the blackhole of what the POP announces."""
         return 1 if self.frr else 0
 
     def _unresolved(self) -> list[str]:
@@ -292,13 +302,13 @@ class Lab:
     def _remove(self) -> None:
         if self.keep:
             return
-        self.plane.kill() if self.plane.kind == "vpp" else None
+        self.plane.stop()
         for daemon in (self.agent.daemon, *self.daemons):
             daemon.kill()
         self.topology.remove()
 
 
-def _lock(name: str) -> IO[bytes]:
+def lock(name: str) -> IO[bytes]:
     """Claim the name of a lab for this process.
 
     Raises:

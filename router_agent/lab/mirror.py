@@ -20,14 +20,12 @@ _TO_CONTROL_PLANE_4 = ("224.0.0.0/24",)
 _TO_CONTROL_PLANE_6 = ("fe80::/10", "ff02::/16")
 
 
-def mirror_rules(port: Port, local: Sequence[Address], *, drop_rest: bool) -> Iterator[str]:
+def mirror_rules(port: Port, local: Sequence[Address]) -> Iterator[str]:
     """Yield the ``tc`` commands that mirror a port; run them in the forwarding plane's namespace.
 
     Args:
         port: port and wire to the control plane; both interfaces exist.
         local: the router's own addresses, of all ports.
-        drop_rest: drop what is not for the control plane, because someone else (VPP, on a packet socket) has
-            seen it already and the kernel must not handle it a second time.
     """
     name = port.name
     redirect = f"action mirred egress redirect dev {port.mirror}"
@@ -40,8 +38,6 @@ def mirror_rules(port: Port, local: Sequence[Address], *, drop_rest: bool) -> It
         yield f"filter add dev {name} ingress protocol ipv6 prio 2 u32 match ip6 dst {network} {redirect}"
     for network in (*(f"{a}/32" for a in local if a.version == 4), *_TO_CONTROL_PLANE_4):
         yield f"filter add dev {name} ingress protocol ip prio 3 u32 match ip dst {network} {redirect}"
-    if drop_rest:
-        yield f"filter add dev {name} ingress protocol all prio 9 u32 match u32 0 0 action drop"
     yield f"qdisc add dev {port.mirror} clsact"
     outwards = f"action mirred egress redirect dev {name}"
     yield f"filter add dev {port.mirror} ingress protocol all prio 1 u32 match u32 0 0 {outwards}"

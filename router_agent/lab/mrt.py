@@ -6,7 +6,6 @@ a prefix would take minutes and the lab gives its own.
 
 from __future__ import annotations
 
-import struct
 from socket import AF_INET, AF_INET6, inet_pton
 from typing import IO, Any
 
@@ -23,14 +22,14 @@ _SUBTYPES = {
     TD_V2_ST["RIB_IPV4_UNICAST_ADDPATH"]: Family.IPV4,
     TD_V2_ST["RIB_IPV6_UNICAST_ADDPATH"]: Family.IPV6,
 }
-_HEADER = struct.Struct(">IHHI")
+_HEADER_BYTES = 12
 
 
 def looks_like_mrt(head: bytes) -> bool:
     """Return whether a file that begins with these 12 bytes is an MRT file (type 11 to 49, RFC 6396 4)."""
-    if len(head) < _HEADER.size:
+    if len(head) < _HEADER_BYTES:
         return False
-    _, kind, subtype, _ = _HEADER.unpack(head)
+    kind, subtype = int.from_bytes(head[4:6]), int.from_bytes(head[6:8])
     return 11 <= kind <= 49 and subtype < 32
 
 
@@ -39,7 +38,7 @@ class _PrefixReader(Reader):  # type: ignore[misc]
 
     __slots__ = ()
 
-    def unpack_td_v2(self, data: bytes, mrt: Any) -> None:  # noqa: ANN401 - mrtparse is untyped
+    def unpack_td_v2(self, data: bytes, mrt: Any) -> None:
         family = _SUBTYPES.get(next(iter(mrt.data["subtype"])))
         if family is None:
             return

@@ -11,7 +11,7 @@ may contain (see `router_agent.lab.reserved`).
 from __future__ import annotations
 
 from dataclasses import dataclass
-from ipaddress import IPv4Interface, IPv6Interface, IPv6Address
+from ipaddress import IPv4Interface, IPv6Address, IPv6Interface
 from typing import TypeAlias
 
 from router_agent.model import Address, Family

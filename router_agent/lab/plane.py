@@ -92,9 +92,9 @@ class VppPlane:
     """A VPP on packet sockets over the same ports.
 
     A packet socket is handed every packet before ``tc`` ingress, and those the control plane sends as well.
-    So nothing may be done twice: the kernel forwards nothing here and drops what the mirror leaves over; VPP
-    drops what is not addressed to the port (``ethernet-input: l3 mac mismatch``), ARP (``arp-input``) and what
-    goes to the router's own addresses, for which it has drop routes (``null-node: blackholed packets``).
+    So nothing may be done twice: the kernel forwards nothing here and drops what the mirror leaves over. VPP
+    drops what is not addressed to the port (``ethernet-input: l3 mac mismatch``), ARP (``arp-disabled``) and
+    what goes to the router's own addresses, for which it has drop routes (``null-node: blackholed packets``).
 
     Args:
         topology: of the lab.

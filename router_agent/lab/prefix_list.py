@@ -13,7 +13,7 @@ from typing import IO
 import numpy as np
 
 from router_agent.lab.errors import TableError
-from router_agent.model import U64, Family, prefixes_of, v4_keys, v6_keys
+from router_agent.model import U8, U64, Family, prefixes_of, v4_keys, v6_keys
 
 
 class _Column:
@@ -86,11 +86,11 @@ def _keys(family: Family, column: _Column, name: str) -> U64:
     return keys
 
 
-def _host_bits(lengths: np.ndarray, width: int) -> U64:  # type: ignore[type-arg]
+def _host_bits(lengths: U8, width: int) -> U64:
     """Return the mask of the bits beyond each length in a word of `width` bits."""
-    lengths = lengths.astype(np.uint64)
+    wide = lengths.astype(np.uint64)
     whole = np.uint64((1 << width) - 1)
-    shifted = np.where(lengths >= width, np.uint64(0), whole >> np.minimum(lengths, np.uint64(width - 1)))
+    shifted = np.where(wide >= width, np.uint64(0), whole >> np.minimum(wide, np.uint64(width - 1)))
     return shifted.astype(np.uint64)
 
 

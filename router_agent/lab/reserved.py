@@ -58,7 +58,7 @@ def reserved(family: Family, keys: U64) -> Mask:
     inside = np.zeros(len(keys), np.bool_)
     lengths = keys[:, -1] & np.uint64(0xFF)
     for prefix in RESERVED[family]:
-        first, last = _words(family, prefix)
+        first, last = _words(prefix)
         words = keys[:, 0] >> np.uint64(8) if family is Family.IPV4 else keys[:, 0]
         inside |= (words >= first) & (words <= last) & (lengths >= prefix.prefixlen)
     return inside
@@ -72,12 +72,12 @@ def touches_reserved(family: Family, keys: U64) -> Mask:
     bits = np.uint64(32 if family is Family.IPV4 else 64)
     lasts = words + (np.uint64(1) << (bits - np.minimum(lengths, bits))) - np.uint64(1)
     for prefix in RESERVED[family]:
-        first, _ = _words(family, prefix)
+        first, _ = _words(prefix)
         touching |= (words <= first) & (lasts >= first)
     return touching
 
 
-def _words(family: Family, prefix: Prefix) -> tuple[np.uint64, np.uint64]:
+def _words(prefix: Prefix) -> tuple[np.uint64, np.uint64]:
     """Return the first and last address, of IPv6 the high halves; no reserved prefix is longer than /64."""
     shift = 64 if isinstance(prefix.network_address, IPv6Address) else 0
     return np.uint64(int(prefix.network_address) >> shift), np.uint64(int(prefix.broadcast_address) >> shift)

@@ -10,6 +10,7 @@ from __future__ import annotations
 import bz2
 import gzip
 import lzma
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import IO
@@ -28,7 +29,7 @@ FULL_IPV4 = 1_050_000
 FULL_IPV6 = 120_000
 """Prefixes in a full-size IPv6 table."""
 
-_MAGIC = {b"\x1f\x8b": gzip.open, b"BZ": bz2.open, b"\xfd7": lzma.open}
+_MAGIC: dict[bytes, Callable[..., IO[bytes]]] = {b"\x1f\x8b": gzip.open, b"BZ": bz2.open, b"\xfd7": lzma.open}
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,8 +101,7 @@ def _unpacked(path: Path) -> IO[bytes]:
         opener = _MAGIC.get(file.read(2))
     if opener is None:
         return path.open("rb")
-    opened: IO[bytes] = opener(path, "rb")
-    return opened
+    return opener(path, "rb")
 
 
 def _distinct(keys: U64) -> U64:

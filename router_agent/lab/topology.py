@@ -104,8 +104,8 @@ class Topology:
         """Make namespaces, wires, addresses and mirrors; what a lab of this name left is removed first.
 
         Args:
-            kernel_forwards: the kernel of the forwarding namespace is the FIB; otherwise it drops whatever
-                the control plane does not get, because VPP sees the ports too.
+            kernel_forwards: the kernel of the forwarding namespace is the FIB; otherwise it forwards nothing,
+                because VPP, on packet sockets, has seen every packet before.
 
         Raises:
             LabError: not root, or the kernel refused something.
@@ -139,11 +139,7 @@ class Topology:
             ["link set dev lo up", *(f"link set dev {end} addrgenmode none up" for end in ends)],
             namespace=self.forwarding,
         )
-        rules = [
-            rule
-            for port in PORTS
-            for rule in mirror_rules(port, self.local_addresses, drop_rest=not kernel_forwards)
-        ]
+        rules = [rule for port in PORTS for rule in mirror_rules(port, self.local_addresses)]
         tc_batch(rules, namespace=self.forwarding)
         for port in PORTS:
             _bring_up(self.pop, port.name, [port.address(family) for family in Family])
