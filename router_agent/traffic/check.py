@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import TypeAlias
 
 from router_agent.model import I64
-from router_agent.traffic.counters import HostBacklog, TesterPorts
+from router_agent.traffic.counters import HostBacklog, PortCounters
 from router_agent.traffic.environment import Environment, this_host
 from router_agent.traffic.generator import GeneratorError, Snapshot, TrialResult
 from router_agent.traffic.ledger import CounterError, CounterSource, Ledger, LedgerKeeper
@@ -122,7 +122,7 @@ class _Check:
         self.endpoints = endpoints
         self.progress = progress
         self.names = [port.name for port in endpoints.ports]
-        tester = TesterPorts((p.name, p.interface, p.namespace) for p in endpoints.ports)
+        tester = PortCounters((p.name, p.interface, p.namespace) for p in endpoints.ports)
         self._keeper = LedgerKeeper([*counters, tester, HostBacklog()])
         self.parts: dict[str, Verdict] = {}
         self.proof: Proof | None = None

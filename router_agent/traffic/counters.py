@@ -64,12 +64,12 @@ def parse_pairs(text: str) -> dict[str, int]:
     counters: dict[str, int] = {}
     lines = text.splitlines()
     for names, values in zip(lines[::2], lines[1::2], strict=False):
-        group, *keys = names.split()
-        again, *numbers = values.split()
-        if group != again or len(keys) != len(numbers):
+        group, _, keys = names.partition(":")
+        again, _, numbers = values.partition(":")
+        if group != again or len(keys.split()) != len(numbers.split()):
             raise CounterError(f"/proc/net: line {names[:40]!r} is followed by {values[:40]!r}")
-        prefix = group.rstrip(":")
-        counters.update({f"{prefix}.{key}": _number(n) for key, n in zip(keys, numbers, strict=True)})
+        pairs = zip(keys.split(), numbers.split(), strict=True)
+        counters.update({f"{group}.{key}": _number(number) for key, number in pairs})
     return counters
 
 
@@ -195,7 +195,7 @@ class KernelForwarder:
         return sum(growth.get(f"dev.{p}.{c}", 0) for p in self._ports(growth) for c in counted)
 
 
-class TesterPorts:
+class PortCounters:
     """Counters of the tester's own ports: what reached them and was dropped before the capture.
 
     Args:
