@@ -81,6 +81,8 @@ packages:
 		[[ $$status == installed ]] || missing+=($$package); \
 	done; \
 	[[ $${#missing[@]} -eq 0 ]] || bash .ci/install-packages "$${missing[@]}"
+	@mountpoint --quiet / || echo 'warning: / is no mount point, as in a plain chroot, and "ip netns" needs one;' \
+		'leave, run "mount --bind DIR DIR" and enter again' >&2
 
 $(STAMP):
 	@$(PYTHON) -c 'import sys; v = sys.version_info; v >= (3, 11) or sys.exit( \
