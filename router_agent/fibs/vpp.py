@@ -3,8 +3,8 @@
 Route ownership. VPP keeps, for one prefix, what each source says and forwards by the best one. The agent adds
 a source by name (``fib_source_add``) with a priority between interface routes (3) and API routes (128), and
 reads and writes only that. Sources outlive the client that made them, so after a restart the same name finds
-the former routes. ``ip_route_v2_dump`` shows a source's routes only where it is the best of its prefix: what
-an interface's own address covers is not shown, and is found by `VppFib.read` another way.
+the former routes. ``ip_route_v2_dump`` shows a source's routes only where it is the best of its prefix: a
+route of ours under an address VPP itself has on an interface is there, but is not shown.
 
 Interfaces. Path sets of the control plane name kernel interfaces; the constructor's ``interfaces`` says which
 VPP interface stands for each. In path sets of this FIB an interface is its sw_if_index + 1.
@@ -12,18 +12,16 @@ VPP interface stands for each. In path sets of this FIB an interface is its sw_i
 Forwarding without addresses. A mirrored port has its addresses in the control plane, not in VPP, and VPP
 drops IP packets on an interface that IP is not enabled on; `router_agent.vpp.ports` says how it is enabled.
 Routes need no address either: their paths are attached next hops (sw_if_index and gateway), and the rewrite
-comes from the static neighbours the agent copies.
+comes from the static neighbours the agent copies (`router_agent.vpp.neighbours`).
 """
 
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import logging
 import os
 import re
-from collections import deque
-from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
+from collections.abc import AsyncIterator, Mapping, Sequence
 from pathlib import Path as FilePath
 from typing import Any
 
@@ -42,10 +40,9 @@ from router_agent.model import (
     Reason,
     RouteType,
 )
-from router_agent.vpp import layout
+from router_agent.vpp.neighbours import Connected, Entry, Refused, VppNeighbours
 from router_agent.vpp.routes import MOST_PATHS, RouteCodec, normal_weights
-from router_agent.vpp.session import VppSession, error_name
-from router_agent.vpp.stream import HEADER, Frames, ReplyLayout, framed
+from router_agent.vpp.session import VppSession
 
 log = logging.getLogger(__name__)
 
@@ -54,13 +51,19 @@ DEFAULT_SOURCE = "router-agent"
 DEFAULT_PRIORITY = 64
 DEFAULT_WINDOW = 16_384
 
+HOSTS_SUFFIX = ":hosts"
+"""What the name of the source of neighbours' host routes ends in."""
+
 INTERFACE_PRIORITY = 3
 """``FIB_SOURCE_INTERFACE`` of src/vnet/fib/fib_source.h: lower is better."""
 API_PRIORITY = 128
 """``FIB_SOURCE_API``."""
 
+_NAME_BYTES = 63
+_OUR_CONNECTIONS = 2
 _FORMER_SECONDS = 3.0
 _FORMER_POLL_SECONDS = 0.05
+_EVERY_INTERFACE = 0xFFFFFFFF
 _MESSAGES: dict[str, tuple[str, ...]] = {
     "fib_source_dump": (),
     "fib_source_details": ("src.priority", "src.id", "src.name"),
@@ -72,30 +75,23 @@ _MESSAGES: dict[str, tuple[str, ...]] = {
     "ip_table_dump": (),
     "ip_table_details": ("table.table_id", "table.is_ip6"),
     "ip_table_add_del_v2": ("table.table_id", "table.is_ip6", "table.name", "is_add"),
-    "ip_neighbor_add_del": (
-        "context",
-        "is_add",
-        "neighbor.sw_if_index",
-        "neighbor.flags",
-        "neighbor.mac_address",
-        "neighbor.ip_address",
-    ),
-    "ip_neighbor_add_del_reply": ("context", "retval"),
-    "ip_neighbor_dump": ("sw_if_index", "af"),
     "cli_inband": ("cmd",),
 }
 
 
 class VppFib:
-    """A running VPP, written under one FIB source.
+    """A running VPP, written under one FIB source (and a second one for neighbours' host routes).
 
     Args:
-        api_socket: VPP's API socket.
-        source_name: name of our FIB source, at most 63 bytes.
-        source_priority: its priority; must lie between interface and API sources.
         interfaces: control-plane interface name to VPP interface name.
+        api_socket: VPP's API socket.
+        source_name: name of our FIB source, short enough for 63 bytes with `HOSTS_SUFFIX`.
+        source_priority: its priority; must lie between interface and API sources, as must the next one.
         window: most requests unanswered at any time.
         tables: (family, VPP table id) pairs the routes go to; created where they do not exist.
+
+    Raises:
+        FibError: an argument is out of range.
     """
 
     def __init__(
@@ -108,39 +104,28 @@ class VppFib:
         window: int = DEFAULT_WINDOW,
         tables: Sequence[tuple[Family, int]] = ((Family.IPV4, 0), (Family.IPV6, 0)),
     ) -> None:
-        if not INTERFACE_PRIORITY < source_priority < API_PRIORITY:
-            raise FibError(
-                f"FIB source priority {source_priority} does not lie between interface routes "
-                f"({INTERFACE_PRIORITY}) and API routes ({API_PRIORITY}); {DEFAULT_PRIORITY} is a good one"
-            )
-        if window < 1:
-            raise FibError(
-                f"window of {window} unanswered requests: expected at least 1, say {DEFAULT_WINDOW}"
-            )
-        self._api_socket = api_socket
+        _check_arguments(source_name, source_priority, window)
         self._source_name = source_name
         self._source_priority = source_priority
         self._configured = dict(interfaces)
         self._window = window
         self._tables = tuple(tables)
-        self._session = VppSession(
-            api_socket=api_socket, name=_client_name(source_name), on_event=self._on_event
-        )
+        self._client_name = f"router-agent:{source_name}"[:_NAME_BYTES]
+        self._session = VppSession(api_socket=api_socket, name=self._client_name, on_event=self._on_event)
         self._interner: Interner[PathSet] = Interner()
         self._codec: RouteCodec | None = None
+        self._neighbour_fib: VppNeighbours | None = None
+        self._connected = Connected(self._interner)
         self._vpp_index: dict[str, int] = {}
         self._vpp_name: dict[int, str] = {}
         self._link_names: dict[int, str] = {}
-        self._changed = asyncio.Event()
         self._neighbours: dict[tuple[int, bytes], bytes] = {}
         """Wanted: (control-plane ifindex, address) to MAC."""
-        self._programmed: dict[tuple[int, bytes], bytes] = {}
-        """Static neighbours VPP holds on our interfaces: (sw_if_index, address) to MAC."""
-        self.neighbour_failures: dict[Neighbour, int] = {}
-        """Neighbours VPP refused, with its error number."""
+        self._neighbours_settled = True
+        self._interfaces_changed = asyncio.Event()
 
     async def open(self) -> None:
-        """Connect, refuse a second writer, find or add our source, learn interfaces and neighbours.
+        """Connect, refuse a second writer, find or add our sources, learn interfaces and neighbours.
 
         Creates configured tables that do not exist. Nothing else in VPP is changed.
 
@@ -151,11 +136,10 @@ class VppFib:
         try:
             self._session.require(_MESSAGES)
             refuse_linux_nl(await self._session.cli("show plugins"))
-            await self._refuse_former_self()
-            source = await self._source_id()
-            self._codec = RouteCodec(self._session, source, self._interner)
+            await self._refuse_second_agent()
             await self._create_tables()
-            self._changed.clear()
+            await self._take_sources()
+            self._interfaces_changed.clear()
             await self._session.call("want_interface_events", enable_disable=1, pid=os.getpid())
             await self._learn_interfaces()
             await self._learn_neighbours()
@@ -174,33 +158,24 @@ class VppFib:
 
     @property
     def highest_unanswered(self) -> int:
-        """The most requests that were ever unanswered at one time, since `open`."""
+        """The most requests that were unanswered at one time since `open`."""
         return self._session.stream.highest_unanswered
+
+    @property
+    def refused_neighbours(self) -> Sequence[Refused]:
+        """Neighbours VPP refused the last time it was asked, in VPP's interface numbers."""
+        return tuple(self._open_neighbours().refused.values())
 
     async def read(self, family: Family, table: int) -> AsyncIterator[FibRoutes]:
         """Yield every route of our source in a table.
 
-        VPP sends a dump in one go and keeps in its heap what is not taken, so it is taken and packed as fast
-        as it comes (12 bytes an IPv4 route, 28 an IPv6 one) before the first chunk is yielded.
-
         Raises:
             FibLostError: VPP went away; nothing was yielded.
         """
-        chunks: deque[FibRoutes] = deque()
-        stream, codec = self._session.stream, self._require_codec()
-        async with stream.lock:
-            request = codec.dump_request(family, table, context=1)
-            ping = self._session.message_id("control_ping_reply")
-            async for frames in stream.dump(request, ping):
-                ours = frames.message_ids == codec.details_id
-                if not ours.all():
-                    stream.hand_to_foreign(Frames(frames.rows[~ours]))
-                    frames = Frames(frames.rows[ours])
-                if len(frames.rows):
-                    decoded = codec.decode(family, table, frames)
-                    chunks.append(FibRoutes(family, table, decoded.keys, decoded.paths))
-        while chunks:
-            yield chunks.popleft()
+        for keys, paths in await self._open_codec().read(family, table):
+            if self._connected.note(family, table, keys, paths):
+                self._neighbours_settled = False
+            yield FibRoutes(family, table, keys, paths)
 
     async def write(self, changes: Changes) -> Failures:
         """Make VPP hold these changes; return when every one was answered.
@@ -210,33 +185,24 @@ class VppFib:
         """
         if not len(changes):
             return Failures()
-        stream, codec = self._session.stream, self._require_codec()
-        order = np.empty(len(changes), np.int64)
-
-        def encode(start: int, count: int, context: int) -> memoryview:
-            rows = slice(start, start + count)
-            data, turn = codec.encode(
-                changes.family, changes.table, changes.keys[rows], changes.paths[rows], context
-            )
-            order[rows] = turn + start
-            return data.data
-
-        async with stream.lock:
-            retvals = await stream.transact(len(changes), encode, codec.reply, self._window)
-        refused = np.flatnonzero(retvals)
-        rows = order[refused]
-        by_row = np.argsort(rows)
-        return Failures(rows=rows[by_row], codes=retvals[refused][by_row])
+        family, table = changes.family, changes.table
+        answers = await self._open_codec().write(family, table, changes.keys, changes.paths, self._window)
+        refused = np.flatnonzero(answers)
+        taken = answers == 0
+        if self._connected.note(family, table, changes.keys[taken], changes.paths[taken]):
+            self._neighbours_settled = False
+        await self._settle_neighbours()
+        return Failures(rows=refused, codes=answers[refused])
 
     def path_id(self, wanted: PathSet) -> int | Reason:
-        """Translate a path set of the control plane; see `Fib.path_id`."""
+        """Translate a path set of the control plane, or say why VPP cannot hold it."""
+        if wanted.type in (RouteType.BLACKHOLE, RouteType.UNREACHABLE, RouteType.PROHIBIT):
+            return self._interner.id(PathSet(wanted.type))
         if wanted.type is not RouteType.UNICAST:
-            if wanted.type in (RouteType.BLACKHOLE, RouteType.UNREACHABLE, RouteType.PROHIBIT):
-                return self._interner.id(PathSet(wanted.type))
             return Reason.UNSUPPORTED_TYPE
         if not wanted.paths:
             return Reason.UNRESOLVED_NEXT_HOP
-        legs = []
+        legs: list[Path] = []
         for path in wanted.paths:
             leg = self._leg(path)
             if isinstance(leg, Reason):
@@ -253,7 +219,9 @@ class VppFib:
 
     def interface_name(self, interface: int) -> str:
         """Return VPP's name of an interface number (sw_if_index + 1)."""
-        return self._vpp_name.get(interface - 1, f"sw_if_index {interface - 1}" if interface else "any")
+        if interface == 0:
+            return "any"
+        return self._vpp_name.get(interface - 1, f"sw_if_index {interface - 1}")
 
     def counterpart(self, interface: int) -> str | None:
         """Return VPP's name of a control-plane interface (by ifindex), None if it has none."""
@@ -267,54 +235,66 @@ class VppFib:
             self._link_names.pop(index, None)
         for link in links:
             self._link_names[link.index] = link.name
-        return self._translation() != before
+        if self._translation() == before:
+            return False
+        self._neighbours_settled = False
+        return True
 
     async def write_neighbours(self, learned: Sequence[Neighbour], removed: Sequence[Neighbour]) -> None:
         """Copy neighbours; those of unknown interfaces wait until the interface is known.
 
-        What VPP refuses is logged and kept in `neighbour_failures`.
+        What VPP refuses is logged and shown by `refused_neighbours`.
 
         Raises:
             FibLostError: VPP went away.
         """
+        translation = self._translation()
+        gone: list[Entry] = []
         for neighbour in removed:
             self._neighbours.pop((neighbour.interface, neighbour.address), None)
+            if neighbour.interface in translation:
+                gone.append((translation[neighbour.interface], neighbour.address))
         for neighbour in learned:
             self._neighbours[neighbour.interface, neighbour.address] = neighbour.mac
-        wanted = self._wanted_neighbours()
-        gone = []
-        for neighbour in removed:
-            index = self._translation().get(neighbour.interface)
-            key = (-1 if index is None else index, neighbour.address)
-            if key in self._programmed and key not in wanted:
-                gone.append(key)
-        await self._program_neighbours(wanted, gone)
+        self._neighbours_settled = False
+        await self._settle_neighbours(gone)
 
-    async def retain_neighbours(self, current: Sequence[Neighbour]) -> None:
-        """Remove static neighbours on our interfaces that are not among these.
+    async def sweep_neighbours(self) -> int:
+        """Remove static neighbours on our interfaces that are not wanted; return how many.
+
+        To be called once the feed has reported all neighbours it knows. Before that, those left by a former
+        run are kept, so that a restart does not interrupt forwarding.
 
         Raises:
             FibLostError: VPP went away.
         """
-        self._neighbours = {(n.interface, n.address): n.mac for n in current}
+        fib = self._open_neighbours()
         wanted = self._wanted_neighbours()
-        gone = [key for key in self._programmed if key not in wanted]
-        await self._program_neighbours(wanted, gone)
+        gone = [entry for entry in fib.held if entry not in wanted]
+        hosts = self._connected.hosts(wanted)
+        await fib.remove_hosts([host for host in fib.hosts if host not in hosts])
+        await fib.program(wanted, hosts, gone=gone)
+        return len(gone)
 
     async def wait_lost(self) -> None:
         """Return when VPP has gone away, or an interface we use came, went or changed its number."""
         lost = asyncio.ensure_future(asyncio.shield(self._session.stream.lost))
-        changed = asyncio.ensure_future(self._changed.wait())
+        changed = asyncio.ensure_future(self._interfaces_changed.wait())
         try:
             await asyncio.wait((lost, changed), return_when=asyncio.FIRST_COMPLETED)
         finally:
             lost.cancel()
             changed.cancel()
 
-    def _require_codec(self) -> RouteCodec:
+    def _open_codec(self) -> RouteCodec:
         if self._codec is None:
             raise FibError("the VPP FIB was not opened; call open() first")
         return self._codec
+
+    def _open_neighbours(self) -> VppNeighbours:
+        if self._neighbour_fib is None:
+            raise FibError("the VPP FIB was not opened; call open() first")
+        return self._neighbour_fib
 
     def _translation(self) -> dict[int, int]:
         """Return kernel ifindex to sw_if_index, for interfaces known on both sides."""
@@ -327,44 +307,50 @@ class VppFib:
 
     def _leg(self, path: Path) -> Path | Reason:
         if path.interface == 0:
-            return Path(0, path.gateway, path.weight) if path.gateway else Reason.UNRESOLVED_NEXT_HOP
+            return path if path.gateway else Reason.UNRESOLVED_NEXT_HOP
         index = self._translation().get(path.interface)
         if index is None:
             return Reason.UNRESOLVED_INTERFACE
         return Path(index + 1, path.gateway, path.weight)
 
-    async def _refuse_former_self(self) -> None:
+    async def _refuse_second_agent(self) -> None:
         """Refuse to start while another agent owns our source; wait out one that has just died."""
-        deadline = asyncio.get_running_loop().time() + _FORMER_SECONDS
-        while (count := count_clients(await self._session.cli("show api clients"), self._client_name)) > 2:
-            if asyncio.get_running_loop().time() > deadline:
+        loop = asyncio.get_running_loop()
+        deadline = loop.time() + _FORMER_SECONDS
+        while True:
+            listing = await self._session.cli("show api clients")
+            others = count_clients(listing, self._client_name) - _OUR_CONNECTIONS
+            if others <= 0:
+                return
+            if loop.time() > deadline:
                 raise FibError(
-                    f"VPP has {count - 2} more connection(s) named {self._client_name}: another agent writes "
+                    f"VPP has {others} more connection(s) named {self._client_name}: another agent writes "
                     f"FIB source {self._source_name}; stop it, or give this one a source of its own"
                 )
             await asyncio.sleep(_FORMER_POLL_SECONDS)
 
-    @property
-    def _client_name(self) -> str:
-        return _client_name(self._source_name)
+    async def _take_sources(self) -> None:
+        """Find or add the source of routes and, one priority below it, that of neighbours' host routes."""
+        routes = await self._source(self._source_name, self._source_priority)
+        hosts = await self._source(self._source_name + HOSTS_SUFFIX, self._source_priority + 1)
+        self._codec = RouteCodec(self._session, routes, self._interner)
+        self._neighbour_fib = VppNeighbours(self._session, hosts, self._window)
 
-    async def _source_id(self) -> int:
-        """Return the number of the source of our name, adding it when VPP has none."""
+    async def _source(self, name: str, priority: int) -> int:
+        """Return the number of the source of a name, adding it when VPP has none."""
         for entry in await self._session.call("fib_source_dump"):
-            if entry.src.name != self._source_name:
+            if entry.src.name != name:
                 continue
-            if entry.src.priority != self._source_priority:
+            if entry.src.priority != priority:
                 log.warning(
                     "FIB source %s has priority %d in VPP and %d in the configuration; "
                     "VPP keeps its own until it restarts",
-                    self._source_name,
+                    name,
                     entry.src.priority,
-                    self._source_priority,
+                    priority,
                 )
             return int(entry.src.id)
-        answer = await self._session.call(
-            "fib_source_add", src={"priority": self._source_priority, "name": self._source_name}
-        )
+        answer = await self._session.call("fib_source_add", src={"priority": priority, "name": name})
         if answer.id == 0:
             raise FibError("VPP has no FIB source number left (it has 255); restart VPP")
         return int(answer.id)
@@ -386,7 +372,7 @@ class VppFib:
             log.info("created %s table %d in VPP", family.label, table)
 
     async def _learn_interfaces(self) -> None:
-        details = await self._session.call("sw_interface_dump", sw_if_index=0xFFFFFFFF)
+        details = await self._session.call("sw_interface_dump", sw_if_index=_EVERY_INTERFACE)
         self._vpp_name = {int(entry.sw_if_index): str(entry.interface_name) for entry in details}
         self._vpp_index = {name: index for index, name in self._vpp_name.items()}
         for ours, theirs in self._configured.items():
@@ -398,18 +384,28 @@ class VppFib:
                     ", ".join(sorted(self._vpp_index)),
                 )
 
+    async def _learn_neighbours(self) -> None:
+        self._connected = Connected(self._interner)
+        ports = [index for name, index in self._vpp_index.items() if name in self._configured.values()]
+        await self._open_neighbours().learn(ports, self._tables)
+        self._neighbours_settled = False
+
     def _on_event(self, name: str, fields: Any) -> None:
-        """Note interface events that make our numbers wrong: one we use is deleted, or a new one appears."""
+        """Note interface events that make our numbers wrong: one we use is deleted, or one we lack is added.
+
+        An event tells the number of an interface, not its name: any new one may be the one we lack.
+        """
         if name != "sw_interface_event":
             return
-        ours = self._vpp_name.get(int(fields.sw_if_index))
-        if fields.deleted and ours in self._configured.values():
-            log.warning("VPP deleted interface %s", ours)
-            self._changed.set()
-        elif not fields.deleted and ours is None and set(self._configured.values()) - set(self._vpp_index):
-            self._changed.set()
+        configured = set(self._configured.values())
+        known = self._vpp_name.get(int(fields.sw_if_index))
+        if fields.deleted and known in configured:
+            log.warning("VPP deleted interface %s", known)
+            self._interfaces_changed.set()
+        elif not fields.deleted and known is None and configured - set(self._vpp_index):
+            self._interfaces_changed.set()
 
-    def _wanted_neighbours(self) -> dict[tuple[int, bytes], bytes]:
+    def _wanted_neighbours(self) -> dict[Entry, bytes]:
         """Return wanted neighbours in VPP's interface numbers."""
         translation = self._translation()
         return {
@@ -418,85 +414,13 @@ class VppFib:
             if index in translation
         }
 
-    async def _learn_neighbours(self) -> None:
-        """Read the static neighbours on our interfaces, and write those VPP lacks (after its restart)."""
-        self._programmed = {}
-        static = self._session.enumeration("vl_api_ip_neighbor_flags_t")["IP_API_NEIGHBOR_FLAG_STATIC"]
-        for theirs in self._configured.values():
-            index = self._vpp_index.get(theirs)
-            if index is None:
-                continue
-            for af in (0, 1):
-                for entry in await self._session.call("ip_neighbor_dump", sw_if_index=index, af=af):
-                    if int(entry.neighbor.flags) & static:
-                        address = entry.neighbor.ip_address.packed
-                        self._programmed[index, address] = entry.neighbor.mac_address.packed
-        await self._program_neighbours(self._wanted_neighbours(), ())
-
-    async def _program_neighbours(
-        self, wanted: Mapping[tuple[int, bytes], bytes], gone: Iterable[tuple[int, bytes]]
-    ) -> None:
-        """Write what differs from what VPP holds."""
-        todo = [(key, mac, True) for key, mac in wanted.items() if self._programmed.get(key) != mac]
-        todo += [(key, self._programmed[key], False) for key in gone]
-        if not todo:
+    async def _settle_neighbours(self, gone: Sequence[Entry] = ()) -> None:
+        """Write neighbours and host routes that VPP lacks, when anything they depend on has changed."""
+        if self._neighbours_settled:
             return
-
-        def encode(start: int, count: int, context: int) -> bytes:
-            return b"".join(
-                framed(self._packed_neighbour(*todo[start + i], context=(context + i) & 0xFFFFFFFF))
-                for i in range(count)
-            )
-
-        stream = self._session.stream
-        async with stream.lock:
-            retvals = await stream.transact(len(todo), encode, self._neighbour_reply(), self._window)
-        for (key, mac, add), retval in zip(todo, retvals.tolist(), strict=True):
-            self._note_neighbour(key, mac, add=add, retval=retval)
-
-    def _packed_neighbour(self, key: tuple[int, bytes], mac: bytes, add: bool, *, context: int) -> bytes:
-        index, address = key
-        six = len(address) == Family.IPV6.address_bytes
-        flags = self._session.enumeration("vl_api_ip_neighbor_flags_t")
-        return self._session.pack(
-            "ip_neighbor_add_del",
-            context=int.from_bytes(context.to_bytes(4, "little"), "big"),
-            is_add=add,
-            neighbor={
-                "sw_if_index": index,
-                "flags": flags["IP_API_NEIGHBOR_FLAG_STATIC"],
-                "mac_address": mac,
-                "ip_address": {"af": int(six), "un": {"ip6" if six else "ip4": address}},
-            },
-        )
-
-    def _neighbour_reply(self) -> ReplyLayout:
-        reply = self._session.message("ip_neighbor_add_del_reply")
-        return ReplyLayout(
-            message_id=self._session.message_id("ip_neighbor_add_del_reply"),
-            length=HEADER.size + layout.fixed_size(reply),
-            context=layout.field(reply, "context", size=4).at(HEADER.size).start,
-            retval=layout.field(reply, "retval", size=4).at(HEADER.size).start,
-        )
-
-    def _note_neighbour(self, key: tuple[int, bytes], mac: bytes, *, add: bool, retval: int) -> None:
-        neighbour = Neighbour(key[0] + 1, key[1], mac)
-        if retval:
-            self.neighbour_failures[neighbour] = retval
-            log.warning(
-                "VPP refused to %s neighbour %s on %s: %s",
-                "add" if add else "remove",
-                key[1].hex(":"),
-                self.interface_name(key[0] + 1),
-                error_name(retval),
-            )
-            return
-        self.neighbour_failures.pop(neighbour, None)
-        if add:
-            self._programmed[key] = mac
-        else:
-            with contextlib.suppress(KeyError):
-                del self._programmed[key]
+        self._neighbours_settled = True
+        wanted = self._wanted_neighbours()
+        await self._open_neighbours().program(wanted, self._connected.hosts(wanted), gone=gone)
 
 
 def refuse_linux_nl(plugins: str) -> None:
@@ -521,5 +445,16 @@ def count_clients(listing: str, name: str) -> int:
     return len(re.findall(rf"^\s*{re.escape(name)}\s+\d+\s*$", listing, re.MULTILINE))
 
 
-def _client_name(source: str) -> str:
-    return f"router-agent:{source}"[:63]
+def _check_arguments(source_name: str, source_priority: int, window: int) -> None:
+    if not source_name or len(source_name.encode()) > _NAME_BYTES - len(HOSTS_SUFFIX):
+        raise FibError(
+            f"FIB source name {source_name!r}: expected 1 to {_NAME_BYTES - len(HOSTS_SUFFIX)} bytes, "
+            f"such as {DEFAULT_SOURCE}"
+        )
+    if not INTERFACE_PRIORITY < source_priority < API_PRIORITY - 1:
+        raise FibError(
+            f"FIB source priority {source_priority}: expected {INTERFACE_PRIORITY + 1} to {API_PRIORITY - 2}, "
+            f"between interface routes and API routes; {DEFAULT_PRIORITY} is a good one"
+        )
+    if window < 1:
+        raise FibError(f"window of {window} unanswered requests: expected at least 1, say {DEFAULT_WINDOW}")

@@ -3,20 +3,21 @@
 A mirrored port carries the control plane's MAC but none of its addresses. For VPP to forward on it:
 
 - IP must be enabled on it. Without an address VPP sends what it receives there to ``ip4-not-enabled`` and
-  ``ip6-not-enabled``, which drop. Making the port unnumbered (``sw_interface_set_unnumbered``) to an interface
-  that has no address either, ``local0``, lifts that for both families and nothing else: VPP gets nothing it
-  could answer ARP or neighbour discovery for, and sends no router advertisements.
-- ``sw_interface_ip4_enable_disable`` would be the obvious call; in 26.06 its handler hands ``enable`` to the
-  feature ``ip4-not-enabled``, so it does the reverse. ``sw_interface_ip6_enable_disable`` works, but makes VPP
-  advertise itself as a router.
+  ``ip6-not-enabled``, which drop. Making the port unnumbered (``sw_interface_set_unnumbered``) to an
+  interface that has no address either, ``local0``, lifts that for both families and nothing else: VPP gets
+  nothing it could answer ARP or neighbour discovery for, and sends no router advertisements.
+- ``sw_interface_ip4_enable_disable`` would be the obvious call; in 26.06 its handler hands ``enable`` to
+  the feature ``ip4-not-enabled``, so it does the reverse. ``sw_interface_ip6_enable_disable`` works, but
+  makes VPP advertise itself as a router.
 - Routes out of it must carry the interface and the gateway (attached next hop), and a static neighbour must
   give the gateway's MAC: VPP resolves nothing itself, since it has no address to ask from.
 - Hosts of a connected prefix need host routes. Neighbours become routes by themselves only below a prefix
   that the interface, the API or the CLI source attaches (``fib_entry_flags_update`` in
   src/vnet/fib/fib_entry_src.c), not below one of a source of our own.
 
-What the control plane must get (ARP, neighbour discovery, packets for its addresses) VPP sees too: an AF_PACKET
-socket is handed a packet before ``tc`` ingress is. VPP drops it: it has no address, and no route but ours.
+What the control plane must get (ARP, neighbour discovery, packets for its addresses) VPP sees too: an
+AF_PACKET socket is handed a packet before ``tc`` ingress is. VPP drops it: it has no address, and no route
+but ours.
 """
 
 from __future__ import annotations
@@ -40,8 +41,9 @@ async def create_host_port(
         host_interface: kernel name of the interface; must be up for packets to pass.
         mac: the port's address, 6 bytes: what senders address, that is, the control plane's.
         mtu: largest IP packet sent, in bytes.
-        offload: exchange checksum and segmentation offload with the kernel (``AF_PACKET_API_FLAG_CKSUM_GSO``).
-            Needed where the peer is a veth whose sender leaves checksums to the hardware.
+        offload: exchange checksum and segmentation offload with the kernel
+            (``AF_PACKET_API_FLAG_CKSUM_GSO``). Needed where the peer is a veth whose sender leaves checksums
+            to the hardware.
 
     Returns:
         The port's sw_if_index.

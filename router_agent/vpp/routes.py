@@ -19,13 +19,13 @@ How path sets map, and what VPP makes of them:
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from router_agent.model import (
+    I32,
     I64,
     U8,
     U32,
@@ -104,14 +104,6 @@ _FOREIGN_TYPE = RouteType.THROW
 """What a path reads as that we never write; it equals nothing that is wanted, and so is replaced."""
 
 
-@dataclass(slots=True)
-class DecodedRoutes:
-    """Routes of one family and table: keys (n, width) and ids in the codec's interner (n,)."""
-
-    keys: U64
-    paths: U32
-
-
 class RouteCodec:
     """Packs and unpacks routes of one FIB source.
 
@@ -145,7 +137,8 @@ class RouteCodec:
             context=layout.field(reply, "context", size=4).at(framing).start,
             retval=layout.field(reply, "retval", size=4).at(framing).start,
         )
-        self.details_id = session.message_id("ip_route_v2_details")
+        self._ping_reply_id = session.message_id("control_ping_reply")
+        self._details_id = session.message_id("ip_route_v2_details")
         self._details_address = _addresses(details, framing)
         self._details_length = layout.field(details, "route.prefix.len", size=1).at(framing).start
         self._details_table = layout.field(details, "route.table_id", size=4).at(framing)
@@ -161,6 +154,55 @@ class RouteCodec:
         self._type_names = {
             value: name.removeprefix(_TYPE_PREFIX) for name, value in self._path_types.items()
         }
+
+    async def write(self, family: Family, table: int, keys: U64, paths: U32, window: int) -> I32:
+        """Make VPP hold these routes; return VPP's answer to each (0, or an error number below it).
+
+        Args:
+            family: address family of the keys.
+            table: VPP table id.
+            keys: prefix keys, (n, family.key_width), distinct.
+            paths: path ids; `ABSENT` deletes.
+            window: most requests unanswered at any time.
+
+        Raises:
+            FibLostError: VPP went away; some may have been written and some not.
+        """
+        order = np.empty(len(keys), np.int64)
+
+        def encode(start: int, count: int, context: int) -> memoryview:
+            rows = slice(start, start + count)
+            data, turn = self.encode(family, table, keys[rows], paths[rows], context)
+            order[rows] = turn + start
+            return data.data
+
+        stream = self._session.stream
+        async with stream.lock:
+            retvals = await stream.transact(len(keys), encode, self.reply, window)
+        answers = np.empty(len(keys), np.int32)
+        answers[order] = retvals
+        return answers
+
+    async def read(self, family: Family, table: int) -> list[tuple[U64, U32]]:
+        """Return the keys and path ids of all routes of our source in a table, in chunks.
+
+        VPP makes a dump in one go and keeps in its heap what is not taken, so it is taken and packed as fast
+        as it comes: 12 bytes an IPv4 route, 28 an IPv6 one.
+
+        Raises:
+            FibLostError: VPP went away.
+        """
+        chunks: list[tuple[U64, U32]] = []
+        stream = self._session.stream
+        async with stream.lock:
+            async for frames in stream.dump(self.dump_request(family, table), self._ping_reply_id):
+                ours = frames.message_ids == self._details_id
+                if not ours.all():
+                    stream.hand_to_foreign(Frames(frames.rows[~ours]))
+                    frames = Frames(frames.rows[ours])
+                if len(frames.rows):
+                    chunks.append(self.decode(family, table, frames))
+        return chunks
 
     def encode(
         self, family: Family, table: int, keys: U64, paths: U32, context: int
@@ -201,19 +243,19 @@ class RouteCodec:
             return parts[0], orders[0]
         return np.concatenate(parts), np.concatenate(orders)
 
-    def dump_request(self, family: Family, table: int, context: int) -> bytes:
+    def dump_request(self, family: Family, table: int) -> bytes:
         """Return framed requests for all routes of our source in a table, closed by a ping."""
         session = self._session
         dump = session.pack(
             "ip_route_v2_dump",
-            context=context,
+            context=1,
             src=self._source,
             table={"table_id": table, "is_ip6": family is Family.IPV6, "name": ""},
         )
-        return framed(dump) + framed(session.pack("control_ping", context=context))
+        return framed(dump) + framed(session.pack("control_ping", context=1))
 
-    def decode(self, family: Family, table: int, frames: Frames) -> DecodedRoutes:
-        """Return the routes in ``ip_route_v2_details`` messages of one length.
+    def decode(self, family: Family, table: int, frames: Frames) -> tuple[U64, U32]:
+        """Return keys and path ids of the routes in ``ip_route_v2_details`` messages of one length.
 
         The frames are altered: next hops that VPP derived from the prefix are cleared.
         """
@@ -225,9 +267,9 @@ class RouteCodec:
         self._clear_own_next_hops(rows, count, family, lengths, addresses)
         paths = self._path_ids(rows[:, self._details_paths_count :], family, table)
         if family is Family.IPV4:
-            return DecodedRoutes(v4_keys(addresses.view(">u4")[:, 0].astype(np.uint32), lengths), paths)
+            return v4_keys(addresses.view(">u4")[:, 0].astype(np.uint32), lengths), paths
         halves = addresses.view(">u8").astype(np.uint64)
-        return DecodedRoutes(v6_keys(halves[:, 0], halves[:, 1], lengths), paths)
+        return v6_keys(halves[:, 0], halves[:, 1], lengths), paths
 
     def _patched(self, templates: U8, which: NDArray[np.intp], keys: U64) -> U8:
         rows = templates[which]

@@ -192,7 +192,7 @@ async def _raw_seconds(vpp: VppProcess, keys: U64) -> float:
     await fib.open()
     ids = _gateways(fib)
     session: VppSession = fib._session
-    codec: RouteCodec = fib._require_codec()
+    codec: RouteCodec = fib._open_codec()
     paths = _paths(ids, len(keys), 0)
     parts = [
         codec.encode(Family.IPV4, 0, keys[at : at + 4096], paths[at : at + 4096], at)[0]
