@@ -42,6 +42,10 @@ lab: ## carry a full BGP table into a forwarding plane, send traffic: exits 0 PA
 	$(VERDICT)@$(if $(VERDICT),MAKEFLAGS=) $(MAKE) --no-print-directory setup
 	$(VERDICT)@$(BIN)/python -m router_agent.lab $(LAB_ARGS)
 
+.PHONY: lab-down
+lab-down: setup ## take down what make lab KEEP=1 left up
+	$(BIN)/python -m router_agent.lab down $(ARGS)
+
 .PHONY: test
 test: lint ## lint, types, unit and integration tests
 	$(BIN)/pytest tests/unit tests/integration $(ARGS)
