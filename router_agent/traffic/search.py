@@ -1,15 +1,15 @@
 """The highest rate that meets the goal, found by MLRsearch (RFC 9971, PyPI ``MLRsearch``).
 
 The algorithm asks for trials at loads of its choice; `TrialMeasurer` runs them and passes on what was
-offered and what was lost. A trial the generator could not offer is no measurement of the device: the load is
-tried once more, and then the search ends as invalid, with the loss-free rate known so far.
+offered and what was lost. A trial the generator could not offer is no measurement of the device: it is tried
+once more, and then the search begins again below what the generator can do.
 """
 
 from __future__ import annotations
 
-import math
+import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from MLRsearch import AbstractMeasurer, Config, MeasurementResult, MultipleLossRatioSearch, SearchGoal
@@ -18,6 +18,12 @@ from router_agent.traffic.generator import TrialResult
 from router_agent.traffic.ledger import Ledger
 from router_agent.traffic.scenario import Goal, Search
 from router_agent.traffic.verdict import Outcome, judge_trial
+
+_BELOW_GENERATOR = 0.9
+"""The upper bound is put so far below what the generator reached."""
+
+_ROUNDS_LEFT = 4
+"""A search is begun again only when there is time for so many trials."""
 
 RunTrial = Callable[[float, float], tuple[TrialResult, Ledger]]
 """Runs one trial of (rate in pps, duration in seconds)."""
@@ -56,12 +62,17 @@ class SearchResult:
 
 
 class InvalidTrialError(Exception):
-    """A trial says nothing about the device, twice in a row."""
+    """A trial says nothing about the device, twice in a row.
 
-    def __init__(self, rate_pps: float, reason: str) -> None:
+    Attributes:
+        rate_pps: the load that was asked for.
+        offered_pps: what the generator reached, when that was the reason; else 0.
+    """
+
+    def __init__(self, rate_pps: float, offered_pps: float, reason: str) -> None:
         super().__init__(reason)
         self.rate_pps = rate_pps
-        self.reason = reason
+        self.offered_pps = offered_pps
 
 
 class TrialMeasurer(AbstractMeasurer):  # type: ignore[misc]
@@ -78,7 +89,7 @@ class TrialMeasurer(AbstractMeasurer):  # type: ignore[misc]
         Raises:
             InvalidTrialError: the trial was invalid, twice.
         """
-        reason = ""
+        offered_pps, reason = 0.0, ""
         for _ in range(2):
             trial, ledger = self._run(intended_load, intended_duration)
             verdict = judge_trial(trial, ledger, self._goal)
@@ -95,12 +106,55 @@ class TrialMeasurer(AbstractMeasurer):  # type: ignore[misc]
                     offered_duration=trial.offered_s,
                 )
             reason = verdict.reason
-        raise InvalidTrialError(intended_load, reason)
+            offered_pps = (
+                trial.sent / trial.offered_s if trial.unsent_ratio > self._goal.unsent_ratio else 0.0
+            )
+        raise InvalidTrialError(intended_load, offered_pps, reason)
 
 
 def find_rate(search: Search, goal: Goal, run: RunTrial) -> SearchResult:
-    """Search for the highest rate that meets the goal."""
+    """Search for the highest rate that meets the goal.
+
+    A generator that cannot reach the upper bound lowers it, and the answer then says "at least".
+    """
     measurer = TrialMeasurer(run, goal)
+    started = time.monotonic()
+    top, limited = search.max_pps, False
+    while True:
+        left_s = search.limit_s - (time.monotonic() - started)
+        try:
+            lower, upper = _bounds(replace(search, max_pps=top, limit_s=left_s), goal, measurer)
+            break
+        except InvalidTrialError as error:
+            lowered = _BELOW_GENERATOR * min(error.offered_pps, error.rate_pps)
+            if lowered > search.min_pps and left_s > _ROUNDS_LEFT * search.trial_s:
+                top, limited = lowered, True
+                continue
+            reason = f"the search could not be finished at {error.rate_pps:,.0f} pps: {error}"
+        except RuntimeError as error:
+            reason = f"the search was given up after {search.limit_s:.0f} s: {error}"
+        best = _best(measurer.trials, goal)
+        known = f"; {best:,.0f} pps is met" if best else ""
+        return SearchResult(Outcome.INVALID, reason + known, best, None, tuple(measurer.trials))
+    trials = tuple(measurer.trials)
+    ratio = f"a loss ratio of {goal.loss_ratio:g}"
+    if lower is None:
+        return SearchResult(
+            Outcome.FAIL, f"{ratio} is not met even at {search.min_pps:,.0f} pps", None, upper, trials
+        )
+    at_least = "" if upper is not None else "at least "
+    why = "; the generator could offer no more" if limited and upper is None else ""
+    reason = f"{ratio} is met up to {at_least}{lower:,.0f} pps{why}"
+    return SearchResult(Outcome.PASS, reason, lower, upper, trials)
+
+
+def _bounds(search: Search, goal: Goal, measurer: TrialMeasurer) -> tuple[float | None, float | None]:
+    """Return the highest load that meets the goal and the lowest that does not.
+
+    Raises:
+        InvalidTrialError: see `TrialMeasurer`.
+        RuntimeError: the search took too long.
+    """
     wanted = SearchGoal(
         loss_ratio=goal.loss_ratio,
         exceed_ratio=0.0,
@@ -113,33 +167,15 @@ def find_rate(search: Search, goal: Goal, run: RunTrial) -> SearchResult:
     )
     config = Config()
     config.goals = (wanted,)
-    # the order matters: each bound is checked against the other one's present value
-    config.max_load = max(search.max_pps, config.min_load * 2)
+    # each bound is checked against the present value of the other, so the order matters
+    config.max_load = max(search.max_pps, 2 * config.min_load)
     config.min_load = search.min_pps
     config.max_load = search.max_pps
     config.search_duration_max = search.limit_s
     config.warmup_duration = 0.0
-    try:
-        found = MultipleLossRatioSearch(config=config).search(measurer=measurer, debug=_ignore)[wanted]
-    except InvalidTrialError as error:
-        best = _best(measurer.trials, goal)
-        known = f"; {best:,.0f} pps is met" if best else ""
-        reason = f"the search could not be finished at {error.rate_pps:,.0f} pps: {error.reason}{known}"
-        return SearchResult(Outcome.INVALID, reason, best, None, tuple(measurer.trials))
-    except RuntimeError as error:
-        best = _best(measurer.trials, goal)
-        reason = f"the search was given up after {search.limit_s:.0f} s: {error}"
-        return SearchResult(Outcome.INVALID, reason, best, None, tuple(measurer.trials))
+    found = MultipleLossRatioSearch(config=config).search(measurer=measurer, debug=_ignore)[wanted]
     lower, upper = found.relevant_lower_bound, found.relevant_upper_bound
-    upper_pps = None if upper is None else float(upper)
-    trials = tuple(measurer.trials)
-    if lower is None:
-        reason = f"not even {search.min_pps:,.0f} pps meet a loss ratio of {goal.loss_ratio:g}"
-        return SearchResult(Outcome.FAIL, reason, None, upper_pps, trials)
-    rate = float(lower)
-    at_least = "at least " if upper is None or math.isclose(rate, search.max_pps) else ""
-    reason = f"a loss ratio of {goal.loss_ratio:g} is met up to {at_least}{rate:,.0f} pps"
-    return SearchResult(Outcome.PASS, reason, rate, upper_pps, trials)
+    return None if lower is None else float(lower), None if upper is None else float(upper)
 
 
 def _best(trials: list[SearchTrial], goal: Goal) -> float | None:
