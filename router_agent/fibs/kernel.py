@@ -42,7 +42,7 @@ from router_agent.model import (
 from router_agent.namespaces import NamespaceError, Watch, identity
 from router_agent.netlink import constants as c
 from router_agent.netlink.encode import Batch, Writer, encode
-from router_agent.netlink.links import LINK_REQUEST, LinkState, parse_link
+from router_agent.netlink.links import LINK_REQUEST, LinkState, address_request, parse_address, parse_link
 from router_agent.netlink.messages import Messages, NetlinkDecodeError, attribute, extended_text
 from router_agent.netlink.neighbours import REQUEST as NEIGHBOUR_REQUEST
 from router_agent.netlink.neighbours import encode_neighbour, parse_neighbour
@@ -62,6 +62,8 @@ _log = logging.getLogger(__name__)
 _RTMSG = struct.Struct("=BBBBBBBBI")
 _RESERVED = {c.RTPROT_UNSPEC, c.RTPROT_REDIRECT, c.RTPROT_KERNEL, c.RTPROT_BOOT, c.RTPROT_STATIC}
 _BATCH_MESSAGES = 1000
+_MOST_LEGS = 1024
+"""What surely fits RTA_MULTIPATH, whose length has 16 bits."""
 _DUMP_TRIES = 5
 _TEXTS_KEPT = 8
 _NO_ROUTE = {errno.ESRCH, errno.ENOENT}
@@ -111,6 +113,7 @@ class KernelFib:
         self._control: dict[int, str] = {}
         self._links: dict[int, LinkState] = {}
         self._by_name: dict[str, int] = {}
+        self._addresses: set[tuple[int, bytes, int]] = set()
         self._neighbours: dict[tuple[int, bytes], bytes] = {}
         self._socket: WriteSocket | None = None
         self._events: EventSocket | None = None
@@ -152,6 +155,10 @@ class KernelFib:
         bodies = await self._dump(c.RTM_GETLINK, LINK_REQUEST)
         self._links = {state.link.index: state for body in bodies if (state := parse_link(body))}
         self._by_name = {state.link.name: index for index, state in self._links.items()}
+        self._addresses = set()
+        for family in Family:
+            bodies = await self._dump(c.RTM_GETADDR, address_request(family))
+            self._addresses.update(parse_address(body) for body in bodies)
         missing = [n for n in (self._interfaces or {}).values() if n not in self._by_name]
         if missing:
             _log.warning("interfaces %s do not exist%s", ", ".join(sorted(missing)), self._where)
@@ -305,6 +312,8 @@ class KernelFib:
             if isinstance(interface, Reason):
                 return interface
             legs.append(Path(interface, path.gateway, path.weight))
+        if len(legs) > _MOST_LEGS:
+            return Reason.OVER_CAPACITY
         simplest = unicast(legs)
         return self._sets.id(simplest) if simplest else Reason.UNRESOLVED_NEXT_HOP
 
@@ -466,7 +475,8 @@ class KernelFib:
 
     def _matters(self, kind: int, body: bytes) -> bool:
         if kind in (c.RTM_NEWADDR, c.RTM_DELADDR):
-            return True
+            # the kernel tells of an address again whenever its lifetime is renewed
+            return (parse_address(body) in self._addresses) == (kind == c.RTM_DELADDR)
         if kind not in (c.RTM_NEWLINK, c.RTM_DELLINK) or (state := parse_link(body)) is None:
             return False
         names = set((self._interfaces or {}).values())

@@ -124,6 +124,9 @@ def encode(
         first: sequence number of the first message; the others count on from it, modulo 2^32.
         batch_messages: messages in a batch at most.
         batch_bytes: bytes in a batch at most.
+
+    Raises:
+        ValueError: a single message is longer than a batch may be.
     """
     # a replacement and an addition differ in their flags, so each path id has two templates;
     # withdrawals come last, so that a prefix that moves to a longer or shorter one is never without route
@@ -137,6 +140,8 @@ def encode(
     count = size = 0
     for begin, end in zip(edges[:-1].tolist(), edges[1:].tolist(), strict=True):
         template = _template(changes, writer, path_set, int(ordered[begin]))
+        if len(template) > batch_bytes:
+            raise ValueError(f"a route message of {len(template)} bytes, expected at most {batch_bytes}")
         while begin < end:
             room = min(batch_messages - count, (batch_bytes - size) // len(template))
             if room <= 0:

@@ -38,10 +38,14 @@ from router_agent.netlink.paths import PathIds, parse_path
 _RTMSG_END = 28
 """nlmsghdr (16) and rtmsg (12): where the attributes begin."""
 
-_SLOTS = 4096
-_SHIFT = np.uint64(64 - 12)
+_MOST_SLOT_BITS, _FEWEST_SLOT_BITS = 12, 4
+_SLOT_WORDS = 1 << 16
+"""Words of path values kept of one layout: 256 KiB, so that wide next-hop groups get fewer slots."""
+
 _PRIME = np.uint64(0x9E3779B97F4A7C15)
-_LAYOUTS_KEPT = 256
+_LAYOUTS_KEPT = 128
+_CONSTANT_VALUES = 3
+"""Message type, route type and flags: the values compared in every layout beside its path words."""
 _KIND_BITS = np.uint32(0xFFFF)
 _TYPE_BITS = np.uint32(0xFF000000)
 _FLAG_BITS = np.uint32(c.RTNH_F_DEAD)
@@ -67,6 +71,7 @@ class _Layout:
     held: U32
     places: dict[int, tuple[int, int]]
     path_words: list[int]
+    slot_shift: np.uint64
     slot_ids: U32
     slot_values: NDArray[np.uint32]
     epoch: int
@@ -219,12 +224,19 @@ class RouteDecoder:
             if kind in places
             for word in range(places[kind][0] >> 2, (places[kind][0] + places[kind][1] + 3) >> 2)
         ]
+        width = _CONSTANT_VALUES + len(path_words)
+        bits = max(_FEWEST_SLOT_BITS, min(_MOST_SLOT_BITS, (_SLOT_WORDS // width).bit_length() - 1))
         return _Layout(
-            family, index, held, places, path_words,
-            slot_ids=np.zeros(_SLOTS, np.uint32),
-            slot_values=np.zeros((_SLOTS, 3 + len(path_words)), np.uint32),
+            family,
+            index,
+            held,
+            places,
+            path_words,
+            slot_shift=np.uint64(64 - bits),
+            slot_ids=np.zeros(1 << bits, np.uint32),
+            slot_values=np.zeros((1 << bits, width), np.uint32),
             epoch=self._paths.epoch,
-        )  # fmt: skip
+        )
 
     def _decode_layout(
         self, layout: _Layout, matrix: NDArray[np.uint32], numbers: I64, parts: list[_Columns]
@@ -275,7 +287,7 @@ class RouteDecoder:
             mixed ^= value
             mixed *= _PRIME
             mixed ^= mixed >> np.uint64(32)
-        slots = (mixed * _PRIME) >> _SHIFT
+        slots = (mixed * _PRIME) >> layout.slot_shift
         found, hit = _look_up(layout, slots, values)
         if hit.all():
             return found

@@ -356,8 +356,13 @@ async def test_changes_of_ports_end_the_wait_and_others_do_not(forwarder: Forwar
 
 
 async def test_a_change_of_addresses_matters_where_the_kernel_resolves_gateways(forwarder: Forwarder) -> None:
+    forwarder.ip("addr add 10.9.0.253/24 dev p0")
     fib = await opened(forwarder, interfaces=None)
+    renewed = "addr change 10.9.0.253/24 dev p0 valid_lft 1000 preferred_lft 900"
+    assert not await lost_after(fib, forwarder, renewed, "link set p0 mtu 1400")
     assert await lost_after(fib, forwarder, "addr add 10.9.0.254/24 dev p0")
+    await fib.open()
+    assert await lost_after(fib, forwarder, "addr del 10.9.0.253/24 dev p0")
     await fib.close()
 
 

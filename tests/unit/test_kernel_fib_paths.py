@@ -59,3 +59,8 @@ def test_a_path_set_without_legs_leads_nowhere() -> None:
 def test_without_being_open_no_gateway_resolves() -> None:
     fib = KernelFib(protocol=201, metric=20)
     assert fib.path_id(PathSet.unicast(Path(0, b"abcd"))) is Reason.UNRESOLVED_NEXT_HOP
+
+
+def test_more_legs_than_a_message_holds_are_over_capacity() -> None:
+    legs = [Path(3, number.to_bytes(4, "big")) for number in range(1025)]
+    assert KernelFib(protocol=201, metric=20).path_id(PathSet.unicast(*legs)) is Reason.OVER_CAPACITY
