@@ -25,6 +25,7 @@ LAB_ARGS := $(if $(SPEAKER),--speaker $(SPEAKER)) $(if $(FIB),--fib $(FIB)) $(if
 # A lab's verdict is its exit code: 0 PASS, 1 FAIL, 2 INVALID. GNU make turns every failure into 2, except that
 # under -q a 1 from a "+" line comes through as 1. So `make lab` alone puts itself under -q, and sets up in a make
 # of its own that is not. `make -n lab` stays what it is.
+VERDICT :=
 ifeq ($(MAKECMDGOALS)$(findstring n,$(firstword -$(MAKEFLAGS))),lab)
 MAKEFLAGS += -q
 VERDICT := +
