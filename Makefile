@@ -9,7 +9,8 @@ VENV := .venv
 BIN := $(VENV)/bin
 ARGS ?=
 
-# Debian packages, each with what it is needed for. A package is installed when it is missing, never upgraded.
+# The daemons of the lab and of the tests, and the tools that build its network. A package is installed when it is
+# missing, never upgraded.
 PACKAGES := frr bird2 iproute2 ethtool procps
 ifneq ($(shell $(PYTHON) -c 'import ensurepip, venv' >/dev/null 2>&1 || echo missing),)
 PACKAGES += python3-venv
