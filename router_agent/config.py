@@ -180,6 +180,7 @@ def _distinct_interfaces(names: dict[str, str]) -> dict[str, str]:
 
 _NAME = r"^[A-Za-z0-9][A-Za-z0-9_.-]{0,62}$"
 _NAMESPACE = r"^([A-Za-z0-9][A-Za-z0-9_.-]{0,62}|/[^\s]+)$"
+_SOURCE = r"^[A-Za-z0-9][A-Za-z0-9_.-]{0,56}$"
 _KERNEL_INTERFACE = r"^[^\s/]{1,15}$"
 _VPP_INTERFACE = r"^[^\s]{1,63}$"
 _MODE = r"^0?[0-7]{3}$"
@@ -315,12 +316,12 @@ class VppFibConfig(_Model):
 
     kind: Literal["vpp"]
     api_socket: SocketPath = Field(default=Path("/run/vpp/api.sock"), description="VPP's API socket.")
-    source: Annotated[Name, AfterValidator(_own_source)] = Field(
+    source: Annotated[str, Field(pattern=_SOURCE), AfterValidator(_own_source)] = Field(
         default="router-agent", description="Name of the FIB source the agent's routes carry."
     )
-    priority: Annotated[int, Field(strict=True, ge=4, le=127)] = Field(
+    priority: Annotated[int, Field(strict=True, ge=4, le=126)] = Field(
         default=64,
-        description="Priority of the source, lower wins; connected routes have 3, the API 128.",
+        description="Priority of the source, lower wins: connected routes have 3, the API 128. Hosts have one more.",
     )
     interfaces: Annotated[dict[KernelInterface, VppInterface], AfterValidator(_distinct_interfaces)] = Field(
         default_factory=dict, description="Control-plane interface to VPP interface."
@@ -648,6 +649,7 @@ _EXPECTED: Mapping[str, str] = {
 _PATTERNS: Mapping[str, str] = {
     _NAME: "a name of letters, digits, '.', '_' and '-' that starts with a letter or digit, at most 63 long",
     _NAMESPACE: "the name of a network namespace (ip netns) or an absolute path to one",
+    _SOURCE: "a name of letters, digits, '.', '_' and '-', at most 57 long: VPP knows 63, some are added",
     _KERNEL_INTERFACE: "an interface name of 1 to 15 characters without blanks and '/'",
     _VPP_INTERFACE: "an interface name of 1 to 63 characters without blanks",
     _MODE: 'octal digits in quotes, such as "0660"',

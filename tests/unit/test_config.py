@@ -242,7 +242,7 @@ log: {level: loud, json: 1}
         pytest.param(
             pipelines(pipeline(fib="{kind: vpp, priority: 128}")),
             "pipelines.0.fib.priority",
-            "found 128, expected at most 127",
+            "found 128, expected at most 126",
             id="priority-of-the-api",
         ),
         pytest.param(
