@@ -29,6 +29,9 @@ import numpy as np
 
 from router_agent.fibs.fib import FibError, FibRoutes
 from router_agent.model import (
+    ABSENT,
+    U32,
+    U64,
     Changes,
     Failures,
     Family,
@@ -41,6 +44,7 @@ from router_agent.model import (
     RouteType,
 )
 from router_agent.vpp.neighbours import Connected, Entry, Refused, VppNeighbours
+from router_agent.vpp.ownership import Ownership
 from router_agent.vpp.routes import MOST_PATHS, RouteCodec, normal_weights
 from router_agent.vpp.session import VppSession
 
@@ -60,9 +64,11 @@ API_PRIORITY = 128
 """``FIB_SOURCE_API``."""
 
 _NAME_BYTES = 63
-_OUR_CONNECTIONS = 2
-_FORMER_SECONDS = 3.0
-_FORMER_POLL_SECONDS = 0.05
+ANY_ATTACHED = -1
+"""Stands for the interface of a path without gateway, where VPP does not name it."""
+_DEAD_PATH = re.compile(
+    r"weight=\d+ pref=\d+ (attached-nexthop|attached):\s+oper-flags:[^\n]*\bdrop,[^\n]*\n[^\n]*if_index:(\d+)"
+)
 _EVERY_INTERFACE = 0xFFFFFFFF
 _MESSAGES: dict[str, tuple[str, ...]] = {
     "fib_source_dump": (),
@@ -110,8 +116,9 @@ class VppFib:
         self._configured = dict(interfaces)
         self._window = window
         self._tables = tuple(tables)
-        self._client_name = f"router-agent:{source_name}"[:_NAME_BYTES]
-        self._session = VppSession(api_socket=api_socket, name=self._client_name, on_event=self._on_event)
+        self._ownership = Ownership(api_socket, source_name)
+        name = f"router-agent:{source_name}"[:_NAME_BYTES]
+        self._session = VppSession(api_socket=api_socket, name=name, on_event=self._on_event)
         self._interner: Interner[PathSet] = Interner()
         self._codec: RouteCodec | None = None
         self._neighbour_fib: VppNeighbours | None = None
@@ -122,6 +129,9 @@ class VppFib:
         self._neighbours: dict[tuple[int, bytes], bytes] = {}
         """Wanted: (control-plane ifindex, address) to MAC."""
         self._neighbours_settled = True
+        self._dead: set[int] = set()
+        """sw_if_index of deleted interfaces that paths hung on when we connected; see `dead_interfaces`."""
+        self._revived: set[tuple[Family, int]] = set()
         self._interfaces_changed = asyncio.Event()
 
     async def open(self) -> None:
@@ -136,20 +146,23 @@ class VppFib:
         try:
             self._session.require(_MESSAGES)
             refuse_linux_nl(await self._session.cli("show plugins"))
-            await self._refuse_second_agent()
+            self._ownership.take()
             await self._create_tables()
             await self._take_sources()
             self._interfaces_changed.clear()
             await self._session.call("want_interface_events", enable_disable=1, pid=os.getpid())
             await self._learn_interfaces()
+            self._revived.clear()
+            self._dead = dead_interfaces(await self._session.cli("show fib paths"))
             await self._learn_neighbours()
         except BaseException:
-            await self._session.close()
+            await self.close()
             raise
 
     async def close(self) -> None:
         """Disconnect. What VPP holds stays and keeps forwarding."""
         await self._session.close()
+        self._ownership.give_up()
 
     @property
     def version(self) -> str:
@@ -169,10 +182,17 @@ class VppFib:
     async def read(self, family: Family, table: int) -> AsyncIterator[FibRoutes]:
         """Yield every route of our source in a table.
 
+        Routes that hang on a deleted interface are taken off it first: they keep what other legs they have,
+        or go, and are yielded so.
+
         Raises:
             FibLostError: VPP went away; nothing was yielded.
         """
-        for keys, paths in await self._open_codec().read(family, table):
+        chunks = await self._open_codec().read(family, table)
+        if self._dead and (family, table) not in self._revived:
+            chunks = await self._revive(family, table, chunks)
+            self._revived.add((family, table))
+        for keys, paths in chunks:
             if self._connected.note(family, table, keys, paths):
                 self._neighbours_settled = False
             yield FibRoutes(family, table, keys, paths)
@@ -259,22 +279,19 @@ class VppFib:
         self._neighbours_settled = False
         await self._settle_neighbours(gone)
 
-    async def sweep_neighbours(self) -> int:
-        """Remove static neighbours on our interfaces that are not wanted; return how many.
-
-        To be called once the feed has reported all neighbours it knows. Before that, those left by a former
-        run are kept, so that a restart does not interrupt forwarding.
+    async def retain_neighbours(self, current: Sequence[Neighbour]) -> None:
+        """Remove static neighbours on our interfaces that are not among these; see `Fib`.
 
         Raises:
             FibLostError: VPP went away.
         """
+        self._neighbours = {(n.interface, n.address): n.mac for n in current}
         fib = self._open_neighbours()
         wanted = self._wanted_neighbours()
         gone = [entry for entry in fib.held if entry not in wanted]
         hosts = self._connected.hosts(wanted)
         await fib.remove_hosts([host for host in fib.hosts if host not in hosts])
         await fib.program(wanted, hosts, gone=gone)
-        return len(gone)
 
     async def wait_lost(self) -> None:
         """Return when VPP has gone away, or an interface we use came, went or changed its number."""
@@ -285,6 +302,35 @@ class VppFib:
         finally:
             lost.cancel()
             changed.cancel()
+
+    async def _revive(
+        self, family: Family, table: int, chunks: Sequence[tuple[U64, U32]]
+    ) -> list[tuple[U64, U32]]:
+        """Take routes off dead paths, all of them before any is written anew; return what is left."""
+        now = np.arange(self._interner.limit, dtype=np.uint32)
+        for number, held in list(self._interner):
+            now[number] = self._without_dead(number, held)
+        left = []
+        for keys, paths in chunks:
+            kept = now[paths]
+            moved = kept != paths
+            if moved.any():
+                log.warning("taking %d routes off a deleted interface", int(moved.sum()))
+                await self._open_codec().write(family, table, keys[moved], kept[moved], self._window)
+            left.append((keys[kept != ABSENT], kept[kept != ABSENT]))
+        return left
+
+    def _without_dead(self, number: int, paths: PathSet) -> int:
+        """Return the id of a path set without its dead legs; `ABSENT` when none is left."""
+        legs = tuple(path for path in paths.paths if not self._is_dead(path))
+        if legs == paths.paths:
+            return number
+        return self._interner.id(PathSet(paths.type, legs)) if legs else ABSENT
+
+    def _is_dead(self, path: Path) -> bool:
+        if not path.interface:
+            return False
+        return path.interface - 1 in self._dead or (ANY_ATTACHED in self._dead and not path.gateway)
 
     def _open_codec(self) -> RouteCodec:
         if self._codec is None:
@@ -312,22 +358,6 @@ class VppFib:
         if index is None:
             return Reason.UNRESOLVED_INTERFACE
         return Path(index + 1, path.gateway, path.weight)
-
-    async def _refuse_second_agent(self) -> None:
-        """Refuse to start while another agent owns our source; wait out one that has just died."""
-        loop = asyncio.get_running_loop()
-        deadline = loop.time() + _FORMER_SECONDS
-        while True:
-            listing = await self._session.cli("show api clients")
-            others = count_clients(listing, self._client_name) - _OUR_CONNECTIONS
-            if others <= 0:
-                return
-            if loop.time() > deadline:
-                raise FibError(
-                    f"VPP has {others} more connection(s) named {self._client_name}: another agent writes "
-                    f"FIB source {self._source_name}; stop it, or give this one a source of its own"
-                )
-            await asyncio.sleep(_FORMER_POLL_SECONDS)
 
     async def _take_sources(self) -> None:
         """Find or add the source of routes and, one priority below it, that of neighbours' host routes."""
@@ -387,7 +417,10 @@ class VppFib:
     async def _learn_neighbours(self) -> None:
         self._connected = Connected(self._interner)
         ports = [index for name, index in self._vpp_index.items() if name in self._configured.values()]
-        await self._open_neighbours().learn(ports, self._tables)
+        fib = self._open_neighbours()
+        await fib.learn(ports, self._tables)
+        if self._dead:
+            await fib.remove_hosts(fib.hosts)
         self._neighbours_settled = False
 
     def _on_event(self, name: str, fields: Any) -> None:
@@ -440,9 +473,24 @@ def refuse_linux_nl(plugins: str) -> None:
         )
 
 
-def count_clients(listing: str, name: str) -> int:
-    """Return how many socket clients of a name ``show api clients`` lists."""
-    return len(re.findall(rf"^\s*{re.escape(name)}\s+\d+\s*$", listing, re.MULTILINE))
+def dead_interfaces(listing: str) -> set[int]:
+    """Return the sw_if_index of deleted interfaces that paths still hang on.
+
+    When an interface is deleted VPP marks the paths over it as dropping, for good: an interface made anew has
+    the same number but does not revive them, and a path list that is shared is found and used again for the
+    next route with the same next hops. The API shows nothing of it.
+
+    Args:
+        listing: what ``show fib paths`` prints.
+
+    Returns:
+        Interface numbers; `ANY_ATTACHED` among them when a path without gateway is dead, for which VPP does
+        not print the number.
+    """
+    dead = set()
+    for kind, number in _DEAD_PATH.findall(listing):
+        dead.add(int(number) if kind == "attached-nexthop" else ANY_ATTACHED)
+    return dead
 
 
 def _check_arguments(source_name: str, source_priority: int, window: int) -> None:
@@ -453,8 +501,8 @@ def _check_arguments(source_name: str, source_priority: int, window: int) -> Non
         )
     if not INTERFACE_PRIORITY < source_priority < API_PRIORITY - 1:
         raise FibError(
-            f"FIB source priority {source_priority}: expected {INTERFACE_PRIORITY + 1} to {API_PRIORITY - 2}, "
-            f"between interface routes and API routes; {DEFAULT_PRIORITY} is a good one"
+            f"FIB source priority {source_priority}: expected {INTERFACE_PRIORITY + 1} to "
+            f"{API_PRIORITY - 2}, between interface and API routes; {DEFAULT_PRIORITY} is a good one"
         )
     if window < 1:
         raise FibError(f"window of {window} unanswered requests: expected at least 1, say {DEFAULT_WINDOW}")

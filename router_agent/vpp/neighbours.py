@@ -192,7 +192,9 @@ class VppNeighbours:
     async def program(
         self, wanted: Mapping[Entry, bytes], hosts: Mapping[Host, int], *, gone: Iterable[Entry] = ()
     ) -> None:
-        """Write what VPP lacks, and remove neighbours that are gone, with their host routes.
+        """Write what VPP lacks, and remove neighbours that are gone and host routes that lost their reason.
+
+        Host routes of neighbours that are neither wanted nor gone are left: nothing is known about them yet.
 
         Args:
             wanted: neighbours that must be there, with their MAC.
@@ -204,7 +206,11 @@ class VppNeighbours:
         """
         gone = [entry for entry in gone if entry in self.held and entry not in wanted]
         addresses = {address for _, address in gone}
-        unused = [host for host in self.hosts if host not in hosts and host[2] in addresses]
+        unused = [
+            host
+            for host, index in self.hosts.items()
+            if host not in hosts and (host[2] in addresses or (index, host[2]) in wanted)
+        ]
         await self._write_neighbours(
             [(e, mac) for e, mac in wanted.items() if self.held.get(e) != mac], add=True
         )

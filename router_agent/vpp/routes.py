@@ -104,6 +104,16 @@ _FOREIGN_TYPE = RouteType.THROW
 """What a path reads as that we never write; it equals nothing that is wanted, and so is replaced."""
 
 
+def _network_masks(family: Family) -> U8:
+    """Return the netmask of every prefix length, in network byte order: shape (lengths, bytes)."""
+    bits = 8 * family.address_bytes
+    masks = [((1 << length) - 1) << (bits - length) for length in range(bits + 1)]
+    return np.array([list(mask.to_bytes(family.address_bytes, "big")) for mask in masks], np.uint8)
+
+
+_NETWORK_MASKS = {family: _network_masks(family) for family in Family}
+
+
 class RouteCodec:
     """Packs and unpacks routes of one FIB source.
 
@@ -257,7 +267,8 @@ class RouteCodec:
     def decode(self, family: Family, table: int, frames: Frames) -> tuple[U64, U32]:
         """Return keys and path ids of the routes in ``ip_route_v2_details`` messages of one length.
 
-        The frames are altered: next hops that VPP derived from the prefix are cleared.
+        The frames are altered: next hops that VPP derived from the prefix are cleared. Host bits are cleared
+        too: an entry that began as an interface's address (198.51.100.1/24) keeps them for every source.
         """
         rows = frames.rows
         count = (rows.shape[1] - self._details_paths) // self._path_size
@@ -266,6 +277,7 @@ class RouteCodec:
         addresses = np.ascontiguousarray(rows[:, address])
         self._clear_own_next_hops(rows, count, family, lengths, addresses)
         paths = self._path_ids(rows[:, self._details_paths_count :], family, table)
+        addresses &= _NETWORK_MASKS[family][lengths]
         if family is Family.IPV4:
             return v4_keys(addresses.view(">u4")[:, 0].astype(np.uint32), lengths), paths
         halves = addresses.view(">u8").astype(np.uint64)

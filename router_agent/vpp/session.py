@@ -96,9 +96,9 @@ class VppSession:
 
     async def close(self) -> None:
         """Disconnect; idempotent. VPP keeps what it was told."""
-        client, self._client = self._client, None
         if self._stream is not None:
-            self._stream.close()
+            self._stream.close(last_words=self._farewell())
+        client, self._client = self._client, None
         if client is not None:
             with contextlib.suppress(OSError, FibError):
                 await self._run(client.disconnect)
@@ -188,6 +188,12 @@ class VppSession:
         """Return what a debug CLI command prints. For what no API message tells."""
         answer = await self.call("cli_inband", cmd=command)
         return str(answer.reply)
+
+    def _farewell(self) -> bytes:
+        """Return the message that signs the stream's client off; VPP can overlook a mere end of stream."""
+        if self._client is None:
+            return b""
+        return framed(self.pack("sockclnt_delete", index=self._stream_client))
 
     def _message_id(self, name: str) -> int:
         definition = self._client.messages[name]

@@ -19,6 +19,7 @@ import struct
 from collections.abc import AsyncIterator, Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import NoReturn
 
 import numpy as np
 
@@ -115,6 +116,7 @@ class Stream:
         self._filled = 0
         self._context = 1
         self._urgent: list[bytes] = []
+        self._busy = False
         with contextlib.suppress(PermissionError):
             connection.setsockopt(socket.SOL_SOCKET, _SO_SNDBUFFORCE, _SEND_BUFFER_BYTES)
         self._watch_idle()
@@ -124,10 +126,13 @@ class Stream:
         """Done when the connection is gone; the result says why."""
         return self._lost
 
-    def close(self, reason: str = "closed by the agent") -> None:
-        """Close the connection; idempotent."""
+    def close(self, reason: str = "closed by the agent", *, last_words: bytes = b"") -> None:
+        """Close the connection, after a last framed message if no operation is under way; idempotent."""
         if self._lost.done():
             return
+        if last_words and not self._busy:
+            with contextlib.suppress(OSError):
+                self._socket.send(last_words)
         self._lost.set_result(reason)
         self._loop.remove_reader(self._socket)
         self._loop.remove_writer(self._socket)
@@ -257,8 +262,7 @@ class Stream:
             except BlockingIOError:
                 break
             except OSError as error:
-                self.close(f"cannot send ({error.strerror})")
-                self.check()
+                self._gone(error)
         return unsent
 
     def _receive(self) -> memoryview | None:
@@ -269,14 +273,18 @@ class Stream:
         except BlockingIOError:
             return None
         except OSError as error:
-            self.close(f"cannot receive ({error.strerror})")
-            self.check()
-            return None
+            self._gone(error)
         if count == 0:
-            self.close("closed by VPP (did it crash or restart?)")
-            self.check()
+            self._gone(None)
         self._filled += count
         return memoryview(self._buffer)[: self._filled]
+
+    def _gone(self, error: OSError | None) -> NoReturn:
+        """Note that VPP closed its end, and say so."""
+        seen = "end of stream" if error is None else str(error.strerror)
+        self.close(f"closed by VPP ({seen}; did it crash or restart?)")
+        self.check()
+        raise AssertionError("a closed stream passed its check")
 
     def _make_room(self) -> None:
         """Grow the buffer when one message is larger than it."""
@@ -329,6 +337,7 @@ class Stream:
     def _exclusive(self) -> Iterator[None]:
         """Take the socket from the idle watch; close it when what is done with it ends midway."""
         self._loop.remove_reader(self._socket)
+        self._busy = True
         try:
             yield
         except FibError:
@@ -336,6 +345,8 @@ class Stream:
         except BaseException:
             self.close("an operation was broken off midway")
             raise
+        finally:
+            self._busy = False
         if not self._lost.done():
             self._watch_idle()
 
