@@ -73,7 +73,7 @@ class BackgroundTraffic:
             self._result = running.stop()
             if elapsed > self._max_duration_s:
                 raise GeneratorError(
-                    f"background traffic ended by itself after {self._max_duration_s:.0f} s, "
+                    f"background traffic ended by itself after {self._max_duration_s:g} s, "
                     f"{elapsed - self._max_duration_s:.1f} s before it was stopped: raise max_duration_s"
                 )
         return self.result

@@ -92,16 +92,18 @@ def judge_proof(proof: Proof) -> Verdict:
 def combine(*verdicts: Verdict) -> Verdict:
     """Return one verdict: FAIL if any fails, else INVALID if any is invalid, else PASS.
 
-    The reason is that of the deciding verdicts; a pass names every part.
+    The reason is that of the deciding verdicts; a pass names every part. A failure does not hide that
+    something else could not be judged: that is among the notes.
     """
     if not verdicts:
         raise ValueError("there is nothing to judge")
-    notes = tuple(note for verdict in verdicts for note in verdict.notes)
-    for outcome in (Outcome.FAIL, Outcome.INVALID, Outcome.PASS):
-        deciding = [verdict.reason for verdict in verdicts if verdict.outcome is outcome]
-        if deciding:
-            return Verdict(outcome, "; ".join(deciding), notes)
-    raise AssertionError
+    found = {verdict.outcome for verdict in verdicts}
+    outcome = next(o for o in (Outcome.FAIL, Outcome.INVALID, Outcome.PASS) if o in found)
+    notes = [note for verdict in verdicts for note in verdict.notes]
+    if outcome is Outcome.FAIL:
+        notes += [f"not judged: {v.reason}" for v in verdicts if v.outcome is Outcome.INVALID]
+    reasons = (verdict.reason for verdict in verdicts if verdict.outcome is outcome)
+    return Verdict(outcome, "; ".join(reasons), tuple(notes))
 
 
 def _judge_loss(trial: TrialResult, ledger: Ledger, allowed: int, notes: tuple[str, ...]) -> Verdict:

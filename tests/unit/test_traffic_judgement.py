@@ -178,6 +178,7 @@ def test_what_did_not_decide_is_noted() -> None:
 def test_failing_outranks_invalid_and_invalid_outranks_passing() -> None:
     good, bad, void = (Verdict(o, o.value, (o.value,)) for o in (Outcome.PASS, Outcome.FAIL, Outcome.INVALID))
     assert combine(good, void, bad).outcome is Outcome.FAIL
+    assert combine(void, bad).notes == ("INVALID", "FAIL", "not judged: INVALID")
     assert combine(good, void).reason == "INVALID"
     assert combine(good, good).reason == "PASS; PASS"
     assert combine(good, void).notes == ("PASS", "INVALID")
