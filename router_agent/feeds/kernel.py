@@ -19,11 +19,12 @@ Doubt
 from __future__ import annotations
 
 import asyncio
+import errno
 import logging
 import struct
 from collections import Counter, deque
 from collections.abc import Callable, Iterable, Sequence
-from contextlib import suppress
+from contextlib import ExitStack, aclosing, closing, suppress
 from dataclasses import replace
 
 import numpy as np
@@ -193,42 +194,43 @@ class KernelFeed:
 
     async def _follow(self, sink: Sink) -> None:
         loop = asyncio.get_running_loop()
-        events = EventSocket(self._namespace, _GROUPS, buffer_bytes=self._event_buffer_bytes)
-        watch = Watch(self._namespace) if self._namespace else None
-        self._events_socket = events
         self._backlog = None
         self._failure = None
         self._broken.clear()
 
-        def guarded(step: Callable[[], None]) -> Callable[[], None]:
+        def guarded(step: Callable[[], None], descriptor: int) -> Callable[[], None]:
             def call() -> None:
                 try:
                     step()
                 except Exception as error:  # noqa: BLE001 - handed to run(), which raises it
                     self._failure = error
-                    loop.remove_reader(events.fileno())
+                    loop.remove_reader(descriptor)
                     self._broken.set()
                     self._wanted.set()
 
             return call
 
-        def check_namespace() -> None:
-            if watch and watch.gone():
-                raise NamespaceError(f"network namespace {self._namespace!r} was removed")
+        with ExitStack() as stack:
+            events = stack.enter_context(
+                closing(EventSocket(self._namespace, _GROUPS, buffer_bytes=self._event_buffer_bytes))
+            )
+            steps = {events.fileno(): lambda: self._read_events(events, sink)}
+            if self._namespace:
+                watch = stack.enter_context(closing(Watch(self._namespace)))
+                steps[watch.fileno()] = lambda: self._check_namespace(watch)
+            for descriptor, step in steps.items():
+                loop.add_reader(descriptor, guarded(step, descriptor))
+                stack.callback(loop.remove_reader, descriptor)
+            self._events_socket = events
+            try:
+                await self._keep_reading(events, sink)
+            finally:
+                self._events_socket = None
+                self._backlog = None
 
-        loop.add_reader(events.fileno(), guarded(lambda: self._read_events(events, sink)))
-        if watch:
-            loop.add_reader(watch.fileno(), guarded(check_namespace))
-        try:
-            await self._keep_reading(events, sink)
-        finally:
-            loop.remove_reader(events.fileno())
-            events.close()
-            self._events_socket = None
-            self._backlog = None
-            if watch:
-                loop.remove_reader(watch.fileno())
-                watch.close()
+    def _check_namespace(self, watch: Watch) -> None:
+        if watch.gone():
+            raise NamespaceError(f"network namespace {self._namespace!r} was removed or made anew")
 
     async def _keep_reading(self, events: EventSocket, sink: Sink) -> None:
         """Take a snapshot now, and again whenever one is wanted, not too often."""
@@ -272,7 +274,7 @@ class KernelFeed:
             dumps.close()
         # events are true even when the dump is not
         await self._replay(events, sink)
-        clean = self._doubt is None
+        clean = self._doubt is None and self._failure is None
         if began:
             sink.snapshot_end(clean=clean)
         if clean:
@@ -287,15 +289,16 @@ class KernelFeed:
         body = _RTMSG.pack(family, 0, 0, 0, table if table < 256 else 0, only, 0, 0, 0)
         body += attribute(c.RTA_TABLE, table.to_bytes(4, "little"))
         try:
-            async for messages in dumps.dump(c.RTM_GETROUTE, body, chunk_bytes=self._chunk_bytes):
-                _check_types(messages, c.RTM_NEWROUTE)
-                for batch in self._decoder.decode(messages):
-                    sink.routes(batch)
-                if self._doubt:
-                    raise EventsLostError(self._doubt)
+            async with aclosing(dumps.dump(c.RTM_GETROUTE, body, chunk_bytes=self._chunk_bytes)) as chunks:
+                async for messages in chunks:
+                    _check_types(messages, c.RTM_NEWROUTE)
+                    for batch in self._decoder.decode(messages):
+                        sink.routes(batch)
+                    if self._doubt:
+                        raise EventsLostError(self._doubt)
         except NetlinkError as error:
             # a table nobody has written to does not exist yet
-            if error.number != 2:
+            if error.number != errno.ENOENT:
                 raise
 
     async def _replay(self, events: EventSocket, sink: Sink) -> None:
@@ -313,6 +316,8 @@ class KernelFeed:
         self._backlog = None
 
     def _read_events(self, events: EventSocket, sink: Sink) -> None:
+        """Read what is waiting, up to a burst, and apply it at once or keep it while a dump runs."""
+        burst: list[U8] = []
         for _ in range(_BURST_READS):
             try:
                 data = events.receive()
@@ -322,15 +327,19 @@ class KernelFeed:
                 self._want("events lost")
                 continue
             if not len(data):
-                return
-            if self._backlog is None:
-                self._apply(data, sink)
-            elif self._backlog_held + len(data) <= self._backlog_bytes:
-                self._backlog.append(data.copy())
-                self._backlog_held += len(data)
-            elif self._doubt is None:
-                self._doubt = f"more than {self._backlog_bytes} bytes of events while a dump ran"
-                self._overruns += 1
+                break
+            burst.append(data)
+        if not burst:
+            return
+        data = np.concatenate(burst) if len(burst) > 1 else burst[0]
+        if self._backlog is None:
+            self._apply(data, sink)
+        elif self._backlog_held + len(data) <= self._backlog_bytes:
+            self._backlog.append(data)
+            self._backlog_held += len(data)
+        elif self._doubt is None:
+            self._doubt = f"more than {self._backlog_bytes} bytes of events while a dump ran"
+            self._overruns += 1
 
     def _want(self, reason: str) -> None:
         self.resyncs[reason] += 1

@@ -15,7 +15,7 @@ import errno
 import logging
 import struct
 from collections.abc import AsyncIterator, Mapping, Sequence
-from contextlib import suppress
+from contextlib import aclosing, suppress
 from ipaddress import ip_address
 
 import numpy as np
@@ -201,19 +201,23 @@ class KernelFib:
         request = _RTMSG.pack(
             family, 0, 0, 0, table if table < 256 else 0, self._writer.protocol, 0, 0, 0
         ) + attribute(c.RTA_TABLE, table.to_bytes(4, "little"))
-        dumps = DumpSocket(self._namespace)
+        try:
+            dumps = DumpSocket(self._namespace)
+        except (NetlinkError, NamespaceError) as error:
+            raise FibLostError(f"reading the kernel FIB{self._where}: {error}") from error
         last: U64 = np.empty((0, family.key_width), np.uint64)
         try:
-            async for messages in dumps.dump(c.RTM_GETROUTE, request):
-                for batch in decoder.decode(messages):
-                    ids = self._translate(paths, ids)
-                    ours = batch.metrics == self._writer.metric
-                    keys, held = batch.keys[ours], ids[batch.paths[ours]]
-                    # of several with one prefix, which stand together, the kernel uses the first
-                    first = _differs_from_previous(keys, last)
-                    last = keys[-1:] if len(keys) else last
-                    if first.any():
-                        yield FibRoutes(family, table, keys[first], held[first])
+            async with aclosing(dumps.dump(c.RTM_GETROUTE, request)) as chunks:
+                async for messages in chunks:
+                    for batch in decoder.decode(messages):
+                        ids = self._translate(paths, ids)
+                        ours = batch.metrics == self._writer.metric
+                        keys, held = batch.keys[ours], ids[batch.paths[ours]]
+                        # of several with one prefix, which stand together, the kernel uses the first
+                        first = _differs_from_previous(keys, last)
+                        last = keys[-1:] if len(keys) else last
+                        if first.any():
+                            yield FibRoutes(family, table, keys[first], held[first])
         except NetlinkError as error:
             # a table nobody has written to does not exist yet
             if error.number != errno.ENOENT:
@@ -437,8 +441,11 @@ class KernelFib:
             return
         loop = asyncio.get_running_loop()
         lost: asyncio.Future[None] = loop.create_future()
-        watch = Watch(self._namespace) if self._namespace else None
         events = self._events
+        try:
+            watch = Watch(self._namespace) if self._namespace else None
+        except NamespaceError as error:
+            raise FibLostError(str(error)) from error
 
         def check() -> None:
             if not lost.done() and ((watch and watch.gone()) or self._changed(events)):

@@ -11,7 +11,7 @@ import asyncio
 import errno
 import os
 import socket
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncGenerator, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -176,7 +176,9 @@ class DumpSocket:
         self._socket = open_socket(namespace, receive_bytes=1 << 20)
         self._sequence = 0
 
-    async def dump(self, kind: int, body: bytes, *, chunk_bytes: int = 1 << 20) -> AsyncIterator[Messages]:
+    async def dump(
+        self, kind: int, body: bytes, *, chunk_bytes: int = 1 << 20
+    ) -> AsyncGenerator[Messages, None]:
         """Yield the messages of a dump, about `chunk_bytes` at a time; other tasks run in between.
 
         A chunk is good until the next is asked for: the buffer is used again.

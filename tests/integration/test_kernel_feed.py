@@ -11,7 +11,7 @@ import json
 import os
 import secrets
 import subprocess
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Iterator, Sequence
 from contextlib import asynccontextmanager
 from ipaddress import ip_address, ip_network
 from pathlib import Path as FilePath
@@ -61,6 +61,12 @@ class Namespace:
 
     def __init__(self) -> None:
         self.name = f"feed-{secrets.token_hex(4)}"
+        self.compatible = True
+
+    def show_next_hops_in_routes(self, *, compatible: bool) -> None:
+        """Set nexthop_compat_mode: whether routes show the legs of their next-hop object, and follow them."""
+        with inside(self.name):
+            FilePath("/proc/sys/net/ipv4/nexthop_compat_mode").write_text(str(int(compatible)))
 
     def ip(self, command: str, *, check: bool = True) -> str:
         done = subprocess.run(
@@ -80,6 +86,8 @@ class Namespace:
 
     def truth(self, table: int = 254) -> Table:
         """What ip(8) shows: of each prefix the first route of the lowest metric."""
+        if not self.compatible:
+            self.show_next_hops_in_routes(compatible=True)
         indexes = self.indexes()
         best: dict[Prefix, tuple[int, PathSet]] = {}
         for family in ("-4", "-6"):
@@ -88,6 +96,8 @@ class Namespace:
                 prefix, metric, paths = _shown(row, family, indexes)
                 if paths and prefix and (prefix not in best or metric < best[prefix][0]):
                     best[prefix] = metric, paths
+        if not self.compatible:
+            self.show_next_hops_in_routes(compatible=False)
         return {prefix: paths for prefix, (_, paths) in best.items()}
 
 
@@ -293,7 +303,16 @@ addr del 10.7.0.1/24 dev p0
 """.strip().splitlines()
 
 
-async def test_every_kind_of_route_is_followed_without_a_second_dump(namespace: Namespace) -> None:
+@pytest.fixture(params=[True, False], ids=["legs-shown", "only-nhid"])
+def either_mode(namespace: Namespace, request: pytest.FixtureRequest) -> Namespace:
+    """The namespace, with routes that show the legs of their next-hop objects, and without."""
+    namespace.compatible = request.param
+    namespace.show_next_hops_in_routes(compatible=request.param)
+    return namespace
+
+
+async def test_every_kind_of_route_is_followed_without_a_second_dump(either_mode: Namespace) -> None:
+    namespace = either_mode
     async with following(namespace) as follower:
         for step in STEPS:
             namespace.ip(step)
@@ -350,7 +369,10 @@ ROUTED = (
         "nexthop flush",
     ],
 )
-async def test_what_the_kernel_drops_in_silence_is_inferred_at_once(namespace: Namespace, fault: str) -> None:
+async def test_what_the_kernel_drops_in_silence_is_inferred_at_once(
+    either_mode: Namespace, fault: str
+) -> None:
+    namespace = either_mode
     namespace.batch(ROUTED)
     async with following(namespace) as follower:
         assert follower.table() == namespace.truth()
@@ -492,7 +514,7 @@ async def test_an_interrupted_dump_deletes_nothing_and_is_taken_again(
 
         async def dump(
             self, kind: int, body: bytes, *, chunk_bytes: int = 1 << 20
-        ) -> AsyncIterator[Messages]:
+        ) -> AsyncGenerator[Messages, None]:
             nonlocal interruptions
             async for messages in super().dump(kind, body, chunk_bytes=chunk_bytes):
                 yield messages
