@@ -321,7 +321,7 @@ class VppFibConfig(_Model):
     )
     priority: Annotated[int, Field(strict=True, ge=4, le=126)] = Field(
         default=64,
-        description="Priority of the source, lower wins: connected routes have 3, the API 128. Hosts have one more.",
+        description="Priority of the source, lower wins: connected routes have 3, the API 128.",
     )
     interfaces: Annotated[dict[KernelInterface, VppInterface], AfterValidator(_distinct_interfaces)] = Field(
         default_factory=dict, description="Control-plane interface to VPP interface."
