@@ -22,6 +22,12 @@ What is done when something goes away (invariant 2: stale routes go only on cert
   the End-of-RIB of their peer, or when the time is over. When ExaBGP never connects in this life of the
   agent, what an earlier one left in the FIB stays: nothing is known, so nothing is swept.
 
+What ExaBGP has to be configured with: the relay as process with ``encoder json``; for every neighbour
+``peer-as`` as a number, ``capability { route-refresh; graceful-restart N; }`` and ``api { processes [ NAME ];
+neighbor-changes; receive { parsed; open; update; refresh; } send { parsed; open; } }``; no ``add-path``. FRR
+sends End-of-RIB only to a peer that announces graceful restart; the price is that ExaBGP then ends its
+sessions without a NOTIFICATION, and peers keep what it announced for N seconds: withdraw before stopping it.
+
 The end of a table is told by End-of-RIB (RFC 4724) or, after a refresh, by the marker of RFC 7313. Where a
 peer sends neither, it is when the table has stopped growing for `quiet_seconds`: fewer than one in a thousand
 of its routes are new in that time, since a full table is never silent. A peer that announces nothing at all

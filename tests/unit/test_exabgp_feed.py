@@ -274,6 +274,17 @@ async def test_snapshot_does_not_wait_for_peers_that_had_their_time() -> None:
     await started()
 
 
+async def test_snapshot_waits_until_exabgp_told_which_peers_there_are() -> None:
+    lab = Lab()
+    await lab.connect()
+    await lab.say(up(PEER), announce(PEER, "10.1.0.0/16"), eor(PEER))
+    assert lab.fib.events == ["begin"]
+    await lab.say(listing(PEER))
+    assert lab.fib.events == ["begin"]
+    await lab.say(up(OTHER), eor(OTHER))
+    assert lab.fib.events == ["begin", "end"]
+
+
 async def test_peer_without_end_of_rib_is_complete_when_quiet() -> None:
     lab = Lab()
     await lab.connect(uptime=1000)
@@ -373,6 +384,18 @@ async def test_path_ids_are_used_again() -> None:
         lab.feed.retain(in_use)
         assert lab.held == {"10.1.0.0/16": f"198.51.100.{number + 1}", "10.2.0.0/16": PEER}
     assert lab.feed.path_limit < 10
+
+
+async def test_a_path_that_was_forgotten_can_come_back() -> None:
+    lab = await started()
+    await lab.say(up(OTHER), announce(OTHER, "10.1.0.0/16", "10.2.0.0/16"), eor(OTHER))
+    assert set(lab.held.values()) == {PEER}
+    for longer, best in ((True, OTHER), (False, PEER), (True, OTHER)):
+        await lab.say(announce(PEER, "10.1.0.0/16", "10.2.0.0/16", path=[9] * longer))
+        assert set(lab.held.values()) == {best}
+        in_use = np.zeros(lab.feed.path_limit, np.bool_)
+        in_use[lab.feed.ribs.decide(Family.IPV4, _keys("10.1.0.0/16"))] = True
+        lab.feed.retain(in_use)
 
 
 def _keys(prefix: str) -> np.ndarray[tuple[int, ...], np.dtype[np.uint64]]:
