@@ -88,34 +88,27 @@ class Agent:
         found = [pipeline for pipeline in status.pipelines if pipeline.name == name] if status else []
         return found[0] if found else None
 
-    def holds(self, at_least: Mapping[Family, int]) -> bool:
-        """Return whether the last pipeline is in sync and its FIB has at least so many routes."""
+    def holds(self, wanted: Mapping[Family, int]) -> bool:
+        """Return whether every pipeline is in sync and the last one's FIB has just so many routes."""
         status = self.status()
         if status is None or not status.in_sync:
             return False
-        in_fib = {counts.family: counts.in_fib for counts in self._last(status).counts}
-        return all(in_fib.get(family, 0) >= count for family, count in at_least.items())
+        return {counts.family: counts.in_fib for counts in status.pipelines[-1].counts} == dict(wanted)
 
-    def wait_in_sync(self, at_least: Mapping[Family, int], *, seconds: float = 120.0) -> Status:
-        """Wait until every pipeline is in sync and the last FIB has at least so many routes.
-
-        Returns:
-            The agent's status then.
+    def wait_holds(self, wanted: Mapping[Family, int], *, seconds: float) -> None:
+        """Wait until every pipeline is in sync and the last one's FIB has just so many routes.
 
         Raises:
             LabError: it does not get there.
         """
+        words = " and ".join(f"{count:,} {family.label}" for family, count in wanted.items())
         wait_until(
-            lambda: self.holds(at_least),
-            "the agent to be in sync",
+            lambda: self.holds(wanted),
+            f"the agent to be in sync with {words} routes",
             seconds=seconds,
             daemons=[self.daemon],
             found=self.summary,
         )
-        status = self.status()
-        if status is None:
-            raise LabError("the agent was in sync and stopped answering")
-        return status
 
     def summary(self) -> str:
         """Return the state of every pipeline in a line, for messages."""
@@ -134,10 +127,6 @@ class Agent:
             return self.client.drift().total
         except (ControlError, RefusedError) as error:
             raise LabError(f"the agent does not compare its FIBs: {error}") from error
-
-    @staticmethod
-    def _last(status: Status) -> PipelineStatus:
-        return status.pipelines[-1]
 
 
 def agent_config(pipelines: Sequence[Mapping[str, Any]], socket: Path) -> str:

@@ -70,7 +70,7 @@ def expected_port(keys: U64) -> U8:
 
 
 def groups_of(table: Table) -> list[Group]:
-    """Divide a table into groups: in each family at most `MOST_GROUPS` AS paths, each of them for both ports."""
+    """Divide a table into groups: in each family at most `MOST_GROUPS` AS paths, each for both ports."""
     groups = []
     for family in Family:
         keys = table.keys(family)

@@ -106,6 +106,17 @@ class Frr:
         if load:
             run([*self.vtysh, "-d", name, "-b"])
 
+    def restart(self) -> None:
+        """Start every daemon anew, as watchfrr does when zebra has gone.
+
+        zebra alone is not enough: a bgpd that goes on does not tell a new zebra what it told the old one.
+
+        Raises:
+            LabError: a daemon does not come up.
+        """
+        self.stop()
+        self.start()
+
     def load(self) -> None:
         """Load frr.conf into the running daemons, as at boot.
 

@@ -2,8 +2,7 @@
 
     with Lab("lab", table=generated_table()) as lab:
         lab.start()
-        lab.wait_converged()
-        lab.agent.wait_in_sync(lab.table_sizes)
+        lab.wait_settled()
 
 Leaving the block takes everything down, whatever happened inside; `keep` leaves it up.
 """
@@ -34,7 +33,6 @@ from router_agent.lab.topology import RUNTIME, Topology
 from router_agent.lab.upstream import Upstream
 from router_agent.model import MAIN_TABLE, Family
 from router_agent.namespaces import inside
-from router_agent.traffic.counters import KernelForwarder
 from router_agent.traffic.ledger import CounterSource
 from router_agent.traffic.scenario import Destinations, Endpoints, Port
 
@@ -227,6 +225,21 @@ class Lab:
             found=lambda: _counted(self.bgp_routes()),
         )
 
+    @property
+    def fib_sizes(self) -> dict[Family, int]:
+        """Routes of each family that the FIB shall hold: the announced ones, FRR's own, a network a port."""
+        extra = self._extra + len(PORTS)
+        return {family: count + extra for family, count in self.upstream.announced.items()}
+
+    def wait_settled(self, *, seconds: float = 180.0) -> None:
+        """Wait until the POP's kernel has what the upstream announces, and the FIB what the kernel has.
+
+        Raises:
+            LabError: they do not get there.
+        """
+        self.wait_converged(seconds=seconds)
+        self.agent.wait_holds(self.fib_sizes, seconds=seconds)
+
     def meet_neighbours(self) -> None:
         """Have the control plane resolve every neighbour, by ARP and neighbour discovery through the ports.
 
@@ -266,7 +279,7 @@ class Lab:
 
     def counters(self) -> list[CounterSource]:
         """Return the forwarding plane's counters for the packet ledger."""
-        return [KernelForwarder(self.topology.forwarding, [port.name for port in PORTS])]
+        return [self.plane.counters()]
 
     @property
     def _extra(self) -> int:

@@ -36,8 +36,6 @@ def looks_like_mrt(head: bytes) -> bool:
 class _PrefixReader(Reader):  # type: ignore[misc]
     """mrtparse's reader, stopping in each RIB record after the prefix."""
 
-    __slots__ = ()
-
     def unpack_td_v2(self, data: bytes, mrt: Any) -> None:
         family = _SUBTYPES.get(next(iter(mrt.data["subtype"])))
         if family is None:

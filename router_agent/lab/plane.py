@@ -16,6 +16,9 @@ from router_agent.lab.errors import LabError
 from router_agent.lab.plan import PORTS
 from router_agent.lab.render import render
 from router_agent.lab.topology import Topology
+from router_agent.traffic.counters import KernelForwarder
+from router_agent.traffic.ledger import CounterSource
+from router_agent.traffic.vpp_counters import VppForwarder
 from router_agent.vpp.ports import create_host_port
 from router_agent.vpp.process import VppProcess, VppProcessError
 from router_agent.vpp.session import VppSession
@@ -50,6 +53,9 @@ class Plane(Protocol):
 
     def fib(self) -> dict[str, Any]:
         """Return what agent.yaml says about it."""
+
+    def counters(self) -> CounterSource:
+        """Return its counters for the packet ledger."""
 
 
 class KernelPlane:
@@ -86,6 +92,10 @@ class KernelPlane:
             "on_link": True,
             "interfaces": {port.name: port.name for port in PORTS},
         }
+
+    def counters(self) -> CounterSource:
+        """Return the namespace's counters; see `Plane`."""
+        return KernelForwarder(self._topology.forwarding, [port.name for port in PORTS])
 
 
 class VppPlane:
@@ -146,6 +156,10 @@ class VppPlane:
             "source": SOURCE,
             "interfaces": {port.name: f"host-{port.name}" for port in PORTS},
         }
+
+    def counters(self) -> CounterSource:
+        """Return VPP's counters, and those of the ports below it; see `Plane`."""
+        return VppForwarder(self.process.runtime_dir / "stats.sock", self._topology.forwarding)
 
     async def _make_ports(self) -> None:
         session = VppSession(api_socket=self.process.api_socket, name=f"lab-{os.getpid()}")

@@ -58,7 +58,7 @@ def read_prefix_list(file: IO[bytes], name: str) -> dict[Family, U64]:
 def _refused(name: str, number: int, raw: bytes) -> TableError:
     shown = raw[:60].rstrip().decode("ascii", "backslashreplace")
     return TableError(
-        f"{name}, line {number}: found {shown!r}, expected a prefix such as 192.0.2.0/24 or 2001:db8::/32"
+        f"{name}, line {number}: found '{shown}', expected a prefix such as 192.0.2.0/24 or 2001:db8::/32"
     )
 
 

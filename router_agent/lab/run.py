@@ -84,7 +84,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
                 return _down(parsed.name, console)
             return _run(_options(parsed), console)
     except LabError as error:
-        console.print(f"INVALID  {error}", style="bold yellow", markup=False)
+        console.print(f"INVALID  {error}", style="bold yellow", markup=False, soft_wrap=True)
         return Outcome.INVALID.exit_code
     except _Interrupted as error:
         console.print(f"interrupted by {error.signal.name}; everything was taken down", markup=False)
@@ -137,7 +137,7 @@ def _bring_up(lab: Lab, stages: Stages) -> Findings:
         routes = sum(lab.bgp_routes().values())
         stage.detail = f"{routes:,} routes, {routes / max(findings.kernel_seconds, 0.001):,.0f} a second"
     with stages.stage("carry it to the FIB") as stage:
-        lab.agent.wait_in_sync(lab.table_sizes, seconds=_IN_SYNC_SECONDS)
+        lab.agent.wait_holds(lab.fib_sizes, seconds=_IN_SYNC_SECONDS)
         findings.lag_seconds = time.monotonic() - incomplete
         stage.detail = f"in sync at most {findings.lag_seconds:.2f} s after the last route of the kernel"
     with stages.stage("read the FIB back and compare") as stage:
@@ -242,7 +242,7 @@ class _Interrupted(BaseException):
 
 @contextmanager
 def _interruptible() -> Iterator[None]:
-    """Turn the first signal that asks for the end into an exception; later ones must not stop the cleaning."""
+    """Turn the first signal that asks for the end into an exception, and pass over later ones."""
     former = {number: signal.signal(number, _interrupt) for number in _SIGNALS}
     try:
         yield

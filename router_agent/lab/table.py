@@ -13,7 +13,7 @@ import lzma
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import IO
+from typing import IO, Any
 
 import numpy as np
 
@@ -29,7 +29,8 @@ FULL_IPV4 = 1_050_000
 FULL_IPV6 = 120_000
 """Prefixes in a full-size IPv6 table."""
 
-_MAGIC: dict[bytes, Callable[..., IO[bytes]]] = {b"\x1f\x8b": gzip.open, b"BZ": bz2.open, b"\xfd7": lzma.open}
+_OPENERS: dict[bytes, Callable[..., Any]] = {b"\x1f\x8b": gzip.open, b"BZ": bz2.open, b"\xfd7": lzma.open}
+"""By the first two bytes of a file."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,10 +99,11 @@ def read_table(path: Path, ipv4: int | None = None, ipv6: int | None = None) -> 
 
 def _unpacked(path: Path) -> IO[bytes]:
     with path.open("rb") as file:
-        opener = _MAGIC.get(file.read(2))
+        opener = _OPENERS.get(file.read(2))
     if opener is None:
         return path.open("rb")
-    return opener(path, "rb")
+    unpacked: IO[bytes] = opener(path, "rb")
+    return unpacked
 
 
 def _distinct(keys: U64) -> U64:

@@ -94,9 +94,7 @@ class Upstream:
         """
         self.control.unlink(missing_ok=True)
         self.daemon.start()
-        wait_until(
-            self.control.is_socket, "BIRD's control socket", seconds=_READY_SECONDS, daemons=[self.daemon]
-        )
+        wait_until(self._answers, "BIRD to answer", seconds=_READY_SECONDS, daemons=[self.daemon])
 
     def command(self, command: str) -> str:
         """Return what ``birdc`` prints for a command.
@@ -105,6 +103,15 @@ class Upstream:
             LabError: BIRD does not answer or does not know the command.
         """
         return run([require("birdc"), "-s", str(self.control), command])
+
+    def _answers(self) -> bool:
+        # The socket is there before the configuration is read; only an answer says that it was.
+        if not self.control.is_socket():
+            return False
+        try:
+            return "up and running" in self.command("show status")
+        except LabError:
+            return False
 
     def established(self, family: Family) -> bool:
         """Return whether the session of a family is up."""
