@@ -175,7 +175,7 @@ class Rig:
             f"neighbor {peer} {{\n"
             f"  router-id {US}; local-address {US}; local-as 65001; peer-as {AS[peer]}; connect 1790;\n"
             "  family { ipv4 unicast; ipv6 unicast; }\n"
-            "  capability { route-refresh; }\n"
+            "  capability { route-refresh; graceful-restart 30; }\n"
             "  api { processes [ agent ]; neighbor-changes;\n"
             "    receive { parsed; open; update; refresh; } send { parsed; open; } }\n"
             "}\n"
