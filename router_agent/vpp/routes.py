@@ -405,15 +405,16 @@ def normal_weights(paths: tuple[Path, ...]) -> tuple[Path, ...]:
     for path in paths:
         leg = (path.interface, path.gateway)
         weights[leg] = weights.get(leg, 0) + path.weight
-    divisor = math.gcd(*weights.values())
-    heaviest = max(weights.values(), default=1) // max(1, divisor)
-    scale = max(1.0, heaviest / HEAVIEST)
-    return tuple(
-        sorted(
-            Path(interface, gateway, max(1, int(weight // divisor / scale)))
-            for (interface, gateway), weight in weights.items()
-        )
-    )
+    terms = _lowest_terms(list(weights.values()))
+    heaviest = max(terms, default=1)
+    if heaviest > HEAVIEST:
+        terms = _lowest_terms([max(1, term * HEAVIEST // heaviest) for term in terms])
+    return tuple(sorted(Path(*leg, weight=term) for leg, term in zip(weights, terms, strict=True)))
+
+
+def _lowest_terms(weights: list[int]) -> list[int]:
+    divisor = math.gcd(*weights)
+    return [weight // divisor for weight in weights]
 
 
 def _addresses(message: Any, framing: int) -> dict[Family, slice]:
