@@ -24,9 +24,9 @@ What is done when something goes away (invariant 2: stale routes go only on cert
 
 What ExaBGP has to be configured with: the relay as process with ``encoder json``; for every neighbour
 ``peer-as`` as a number, ``capability { route-refresh; graceful-restart N; }`` and ``api { processes [ NAME ];
-neighbor-changes; receive { parsed; open; update; refresh; } send { parsed; open; } }``; no ``add-path``. FRR
-sends End-of-RIB only to a peer that announces graceful restart; the price is that ExaBGP then ends its
-sessions without a NOTIFICATION, and peers keep what it announced for N seconds: withdraw before stopping it.
+neighbor-changes; receive { parsed; open; update; refresh; } }``; no ``add-path``. FRR sends End-of-RIB only
+to a peer that announces graceful restart; the price is that ExaBGP then ends its sessions without a
+NOTIFICATION, and peers keep what it announced for N seconds: withdraw before stopping it.
 
 The end of a table is told by End-of-RIB (RFC 4724) or, after a refresh, by the marker of RFC 7313. Where a
 peer sends neither, it is when the table has stopped growing for `quiet_seconds`: fewer than one in a thousand
@@ -643,6 +643,7 @@ class ExabgpFeed:
             self._complain(
                 "open", 'no OPEN of the peer was seen: add "open" to the receive section of the api'
             )
+        if len(session.families) < 2:
             self._ask()
 
     async def _expect(self, session: _Session, families: frozenset[Family]) -> None:
@@ -718,9 +719,13 @@ class ExabgpFeed:
         for summary in summaries:
             session = self._session(summary.header)
             await self._describe(session, summary.header, summary.peer_router_id)
-            if summary.up and not session.up:
+            if summary.up and session.up:
+                session.awaiting &= summary.families
+                if summary.graceful and session.followed:
+                    session.marked |= session.awaiting
+            elif summary.up:
                 await self._ask_for_tables(session, summary)
-            elif not summary.up and not session.up and session.stale_until is None:
+            elif not session.up and session.stale_until is None:
                 session.stale_until = now + self._hold_seconds
         # By peer alone: with "local-address auto" the local one is only known while connected.
         peers = {summary.header.session.peer for summary in summaries}

@@ -177,7 +177,7 @@ class Rig:
             "  family { ipv4 unicast; ipv6 unicast; }\n"
             "  capability { route-refresh; graceful-restart 30; }\n"
             "  api { processes [ agent ]; neighbor-changes;\n"
-            "    receive { parsed; open; update; refresh; } send { parsed; open; } }\n"
+            "    receive { parsed; open; update; refresh; } }\n"
             "}\n"
             for peer in (ONE, TWO)
         )

@@ -684,6 +684,19 @@ async def test_missing_open_is_said() -> None:
     assert lab.wire.commands == ["show neighbor json"] * 2
 
 
+async def test_what_was_negotiated_is_asked_for_when_our_open_is_not_shown() -> None:
+    lab = Lab(None, families=[Family.IPV4, Family.IPV6])
+    await lab.connect(uptime=1000)
+    opened = open_lines(PEER, graceful=True, families=["ipv4/unicast", "ipv6/unicast"])[1]
+    await lab.say(listing(), opened, line("state", PEER, state="up"))
+    assert lab.wire.commands == ["show neighbor json"] * 2
+    await lab.say(announce(PEER, "10.1.0.0/16"), listing(PEER))  # IPv4 alone was negotiated
+    assert lab.fib.events == ["begin"]
+    await lab.say(eor(PEER))
+    assert lab.fib.events == ["begin", "end"]
+    assert lab.feed.counts.malformed == {}
+
+
 async def test_router_id_that_is_learned_late_counts() -> None:
     lab = Lab()
     await lab.connect(uptime=1000)
