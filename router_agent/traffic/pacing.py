@@ -42,6 +42,10 @@ class Pacer:
         """Return how many packets to send now, when `sent` have been."""
         return max(0, min(self.scheduled(now_ns) - sent, self.burst))
 
+    def behind(self, now_ns: int, sent: int) -> bool:
+        """Return whether more than a burst is overdue: a sleep could then cost more than it saves."""
+        return self.scheduled(now_ns) - sent > self.burst
+
     def next_ns(self, burst_ns: int, sent: int) -> int:
         """Return when to look again after a burst begun at `burst_ns`, when `sent` have been sent."""
         due_ns = self.start_ns + int(sent * _NS / self.rate_pps)

@@ -90,11 +90,11 @@ class Receiver:
         for port, capture in enumerate(self._captures):
             while n := len(frames := capture.take()):
                 total += n
-                newest[port] = _mark(frames, job, board, port, int(newest[port]))
+                newest[port] = mark(frames, job, board, port, int(newest[port]))
         return total
 
 
-def _mark(frames: Captured, job: ReceiveJob, board: Board, port: int, newest: int) -> int:
+def mark(frames: Captured, job: ReceiveJob, board: Board, port: int, newest: int) -> int:
     """Enter frames of one port on the board; return the highest sequence number so far."""
     sequence = frames.sequence.astype(np.int64) - job.first
     ours = (sequence >= 0) & (sequence < job.packets)

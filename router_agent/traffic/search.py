@@ -106,9 +106,8 @@ class TrialMeasurer(AbstractMeasurer):  # type: ignore[misc]
                     offered_duration=trial.offered_s,
                 )
             reason = verdict.reason
-            offered_pps = (
-                trial.sent / trial.offered_s if trial.unsent_ratio > self._goal.unsent_ratio else 0.0
-            )
+            if trial.unsent_ratio > self._goal.unsent_ratio and trial.offered_s > 0:
+                offered_pps = max(offered_pps, trial.sent / trial.offered_s)
         raise InvalidTrialError(intended_load, offered_pps, reason)
 
 

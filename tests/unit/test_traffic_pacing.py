@@ -66,3 +66,11 @@ def test_the_schedule_begins_and_ends() -> None:
     assert pacer.scheduled(1000 + 100 * NS) == 5
     with pytest.raises(ValueError, match="cannot pace"):
         Pacer(0, 1, 0)
+
+
+def test_a_sender_is_behind_when_more_than_a_burst_is_overdue() -> None:
+    pacer = Pacer(10_000, 1_000, 0)
+    assert not pacer.behind(0, 0)
+    late = (pacer.burst + 1) * NS // 10_000
+    assert pacer.behind(late, 0)
+    assert not pacer.behind(late, 2)
