@@ -224,10 +224,13 @@ class Destinations:
             keys: prefix keys by family (see router_agent.model).
             expected: for each row of `keys`, the position of the port it shall leave by.
             count: how many prefixes to sample, shared between families by their sizes; None takes all.
+                Shadowed ones are made up for by others as far as there are any.
             table: every prefix of the router, if it has more than `keys`. An address whose longest match
                 in it is not the prefix drawn from is drawn again, and given up as shadowed after 16 draws.
             seed: the same seed draws the same addresses.
         """
+        if count is not None and count < 1:
+            raise ScenarioError(f"count is {count}, expected at least one destination")
         rng = np.random.default_rng(seed)
         total = sum(len(k) for k in keys.values())
         parts: list[tuple[U8, U8, U8, NDArray[np.int16]]] = []
@@ -236,18 +239,22 @@ class Destinations:
             if not len(rows):
                 continue
             share = len(rows) if count is None else min(len(rows), -(-count * len(rows) // total))
-            chosen = rng.permutation(len(rows))[:share]
+            chosen = rng.permutation(len(rows))[: share + share // 8 + 64]
             ports = np.full(len(rows), ANY_PORT, np.int16) if expected is None else expected[family]
+            if len(ports) != len(rows):
+                raise ScenarioError(f"{family.label}: {len(ports)} expected ports for {len(rows)} prefixes")
             addresses, kept = _draw(family, rows[chosen], (table or keys)[family], rng)
-            shadowed += int((~kept).sum())
-            wide = np.zeros((share, 16), np.uint8)
-            wide[:, : family.address_bytes] = addresses
+            good = np.flatnonzero(kept)[:share]
+            tried = len(kept) if len(good) < share else int(good[-1]) + 1
+            shadowed += tried - len(good)
+            wide = np.zeros((len(good), 16), np.uint8)
+            wide[:, : family.address_bytes] = addresses[good]
             parts.append(
                 (
-                    np.full(share, family, np.uint8)[kept],
-                    wide[kept],
-                    key_lengths(rows[chosen])[kept],
-                    ports[chosen].astype(np.int16)[kept],
+                    np.full(len(good), family, np.uint8),
+                    wide,
+                    key_lengths(rows[chosen[good]]),
+                    ports[chosen[good]].astype(np.int16),
                 )
             )
         if not parts:

@@ -58,6 +58,16 @@ def address(destinations: Destinations, row: int) -> str:
         (lambda: Scenario("x", few(), ring_frames=1), "at least 16"),
         (lambda: Scenario("x", few(), proof_pps=-1), "proof_pps is -1"),
         (lambda: Destinations.of([]), "no destination"),
+        (
+            lambda: Destinations.draw({Family.IPV4: keys_of([IPv4Network("10.0.0.0/8")])}, count=0),
+            "count is 0",
+        ),
+        (
+            lambda: Destinations.draw(
+                {Family.IPV4: keys_of([IPv4Network("10.0.0.0/8")])}, {Family.IPV4: np.zeros(2, np.int16)}
+            ),
+            "2 expected ports for 1 prefixes",
+        ),
         (lambda: replace(few(), lengths=np.zeros(5, np.uint8)), "destination columns"),
     ],
 )
@@ -99,6 +109,15 @@ def test_a_prefix_covered_by_more_specific_ones_is_left_out_and_counted() -> Non
     drawn = Destinations.draw({Family.IPV4: keys_of(table)})
     assert {drawn.prefix(row) for row in range(len(drawn))} == set(table[1:])
     assert drawn.shadowed == 1
+
+
+def test_a_sample_is_made_up_when_some_of_it_is_shadowed() -> None:
+    covered: list[Prefix] = [IPv4Network((10 << 24 | i << 8, 24)) for i in range(40)]
+    halves = [half for prefix in covered for half in prefix.subnets(1)]
+    drawn = Destinations.draw({Family.IPV4: keys_of([*covered, *halves])}, count=80)
+    assert len(drawn) == 80
+    assert (drawn.lengths == 25).all()
+    assert 0 < drawn.shadowed <= 40
 
 
 def prefixes() -> st.SearchStrategy[Prefix]:
