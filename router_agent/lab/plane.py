@@ -103,8 +103,10 @@ class VppPlane:
 
     A packet socket is handed every packet before ``tc`` ingress, and those the control plane sends as well.
     So nothing may be done twice: the kernel forwards nothing here and drops what the mirror leaves over. VPP
-    drops what is not addressed to the port (``ethernet-input: l3 mac mismatch``), ARP (``arp-disabled``) and
-    what goes to the router's own addresses, for which it has drop routes (``null-node: blackholed packets``).
+    drops what the control plane sends (``ethernet-input: l3 mac mismatch``), ARP (``arp-reply: IP4
+    destination address not local``), link-local multicast (``ip6-input: Multicast RPF check failed``), and
+    what goes to the router's own addresses, for which it has drop routes, each with a counter of its own in
+    ``show ip fib``.
 
     Args:
         topology: of the lab.

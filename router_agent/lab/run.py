@@ -34,6 +34,8 @@ from router_agent.traffic.verdict import Outcome
 PROOF_PREFIXES = 20_000
 """Prefixes a port proof sends to; at least 10,000 are asked for."""
 
+_PROOF_PPS = 5_000.0
+"""Low, so that a machine that does something else as well can still send every packet of it."""
 _CONVERGE_SECONDS = 170.0
 _IN_SYNC_SECONDS = 60.0
 _NEAR = 60_000
@@ -175,6 +177,7 @@ def _check(lab: Lab, options: Options, stages: Stages) -> CheckResult:
         destinations=lab.destinations(PROOF_PREFIXES),
         rate_pps=options.rate,
         duration_s=options.seconds,
+        proof_pps=_PROOF_PPS,
     )
     with stages.stage("send traffic") as stage:
 
