@@ -54,7 +54,10 @@ class _Worker:
         self.line, theirs = Pipe()
         command = [sys.executable, "-m", "router_agent.traffic.worker", str(theirs.fileno())]
         with theirs, inside(namespace):
-            self.process = subprocess.Popen(command, pass_fds=(theirs.fileno(),), stdin=subprocess.DEVNULL)
+            # a group of its own: Ctrl-C reaches the coordinator alone, whose end of the line ends the worker
+            self.process = subprocess.Popen(
+                command, pass_fds=(theirs.fileno(),), stdin=subprocess.DEVNULL, process_group=0
+            )
 
     def send(self, message: object) -> None:
         """Send a message, a broken line being a failure of the generator."""
