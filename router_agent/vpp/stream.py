@@ -43,6 +43,11 @@ _MUCH_UNANSWERED = 4096
 _PACE_SECONDS = 0.005
 """VPP writes each answer by itself, and waking for each costs it and us more than the routes do. While it has
 work for 15 ms or more (it does at most some 300 requests a millisecond), answers are looked at so often."""
+_DUMP_BATCH_BYTES = 2 << 20
+_DUMP_PACE_SECONDS = 0.001
+"""A dump is made in one go. What the socket does not take, VPP appends to a vector that it moves down after
+each partial write: the more there is, the longer its main thread stands still. So a dump is taken every
+millisecond, and taken apart only when much of it is there."""
 _LENGTH_AT = 8
 _RECEIVE_BYTES = 1 << 20
 _SEND_BUFFER_BYTES = 4 << 20
@@ -173,7 +178,11 @@ class Stream:
             ended = False
             while not ended:
                 unsent = self._send(unsent)
-                batch = [] if (data := self._receive()) is None else list(self._split(data))
+                fresh = self._receive()
+                if fresh is not None and len(fresh) < _DUMP_BATCH_BYTES:
+                    await asyncio.sleep(_DUMP_PACE_SECONDS)
+                    continue
+                batch = list(self._split(memoryview(self._buffer)[: self._filled]))
                 for frames in batch:
                     final = frames.message_ids == end_id
                     ended = ended or bool(final.any())
