@@ -38,10 +38,12 @@ _PROOF_PPS = 5_000.0
 """Low, so that a machine that does something else as well can still send every packet of it."""
 _CONVERGE_SECONDS = 170.0
 _IN_SYNC_SECONDS = 60.0
-_NEAR = 60_000
-"""Routes that may be missing in the POP's kernel before it is looked at often: a second of zebra's work."""
-_SELDOM_SECONDS = 1.0
-_OFTEN_SECONDS = 0.05
+_FASTEST = 200_000
+"""Routes a second that no speaker reaches: looking again after what is missing divided by this is in time.
+
+Looking costs the kernel a walk through the table, so it is not done more often than needed.
+"""
+_LONGEST_PAUSE, _SHORTEST_PAUSE = 1.0, 0.05
 _SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
 
@@ -161,14 +163,13 @@ def _follow_kernel(lab: Lab, stage: Stage) -> float:
         incomplete = looked
         have = sum(found.values())
         stage.now(f"{have:,} of {total:,} in the kernel; {lab.agent.summary()}")
-        missing = total - have
         lab.require_running()
         if looked > deadline:
             raise LabError(
                 f"waited {_CONVERGE_SECONDS:.0f} s for the table in the POP's kernel; found {have:,} of "
                 f"{total:,} routes; {lab.upstream.sessions()}"
             )
-        time.sleep(_SELDOM_SECONDS if missing > _NEAR else _OFTEN_SECONDS)
+        time.sleep(min(_LONGEST_PAUSE, max(_SHORTEST_PAUSE, (total - have) / _FASTEST)))
 
 
 def _check(lab: Lab, options: Options, stages: Stages) -> CheckResult:

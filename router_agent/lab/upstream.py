@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import zlib
 from collections.abc import Iterable
 
 from router_agent.lab.announcement import Group, groups_of, write_routes
@@ -136,7 +137,9 @@ class Upstream:
         return int(found["imported"]) if found else 0
 
     def withdraw(self, count: int) -> dict[Family, int]:
-        """Withdraw whole groups until at least `count` prefixes are gone.
+        """Withdraw whole groups of both families until at least `count` prefixes are gone.
+
+        What goes depends on what is announced alone: the same call after `announce_again` takes the same.
 
         Returns:
             How many were withdrawn of each family.
@@ -144,7 +147,8 @@ class Upstream:
         Raises:
             LabError: fewer than `count` are announced.
         """
-        announced = [group for group in self.groups if group not in self._withdrawn]
+        gone = {group.name for group in self._withdrawn}
+        announced = sorted((group for group in self.groups if group.name not in gone), key=_shuffled)
         chosen: list[Group] = []
         while sum(map(len, chosen)) < count:
             if not announced:
@@ -176,6 +180,10 @@ class Upstream:
     def _switch(self, verb: str, groups: Iterable[Group]) -> None:
         for group in groups:
             self.command(f"{verb} {group.name}")
+
+
+def _shuffled(group: Group) -> int:
+    return zlib.crc32(group.name.encode())
 
 
 def _sizes(groups: Iterable[Group]) -> dict[Family, int]:
