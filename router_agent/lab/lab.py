@@ -11,10 +11,12 @@ from __future__ import annotations
 
 import fcntl
 import json
+import os
 import socket
-from collections.abc import Mapping
-from contextlib import ExitStack
+from collections.abc import Iterator, Mapping
+from contextlib import ExitStack, contextmanager, suppress
 from enum import StrEnum
+from pathlib import Path
 from types import TracebackType
 from typing import IO, Any, Self
 
@@ -321,22 +323,41 @@ class Lab:
         self.topology.remove()
 
 
-def lock(name: str) -> IO[bytes]:
-    """Claim the name of a lab for this process.
+@contextmanager
+def lock(name: str) -> Iterator[None]:
+    """Claim the name of a lab for the body.
 
     Raises:
         LabError: another process has a lab of this name.
     """
-    RUNTIME.mkdir(mode=0o755, parents=True, exist_ok=True)
-    file = (RUNTIME / f"{name}.lock").open("wb")
+    path = RUNTIME / f"{name}.lock"
+    file = _locked(path)
     try:
-        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
+        yield
+    finally:
+        path.unlink(missing_ok=True)
         file.close()
-        raise LabError(
-            f"found a lab {name!r} that another process is running; wait for it, or choose another name"
-        ) from None
-    return file
+        with suppress(OSError):
+            RUNTIME.rmdir()
+
+
+def _locked(path: Path) -> IO[bytes]:
+    """Return the lock file, open and locked; who finds it removed by its former owner tries again."""
+    while True:
+        RUNTIME.mkdir(mode=0o755, parents=True, exist_ok=True)
+        with suppress(FileNotFoundError):
+            file = path.open("wb")
+            try:
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                file.close()
+                raise LabError(
+                    f"found a lab {path.stem!r} that another process is running; wait for it, or choose "
+                    "another name"
+                ) from None
+            if path.exists() and path.stat().st_ino == os.fstat(file.fileno()).st_ino:
+                return file
+            file.close()
 
 
 def _counted(counts: dict[Family, int]) -> str:

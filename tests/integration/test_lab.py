@@ -77,7 +77,7 @@ def assert_vpp_drops_what_is_for_the_control_plane(lab: Lab) -> None:
 
 def assert_nothing_left(name: str) -> None:
     assert not [path for path in NETNS_DIRECTORY.glob(f"{name}-*") if path.exists()]
-    assert not (RUNTIME / name).exists()
+    assert not list(RUNTIME.glob(f"{name}*"))
     assert not (FRR_RUNTIME / f"{name}-pop1").exists()
     assert not list(SHARED_MEMORY.glob(f"*{name}*"))
     assert not [
