@@ -198,7 +198,7 @@ class KernelFeed:
         self._failure = None
         self._broken.clear()
 
-        def guarded(step: Callable[[], None], descriptor: int) -> Callable[[], None]:
+        def guarded(step: Callable[[], object], descriptor: int) -> Callable[[], None]:
             def call() -> None:
                 try:
                     step()
@@ -214,7 +214,9 @@ class KernelFeed:
             events = stack.enter_context(
                 closing(EventSocket(self._namespace, _GROUPS, buffer_bytes=self._event_buffer_bytes))
             )
-            steps = {events.fileno(): lambda: self._read_events(events, sink)}
+            steps: dict[int, Callable[[], object]] = {
+                events.fileno(): lambda: self._read_events(events, sink)
+            }
             if self._namespace:
                 watch = stack.enter_context(closing(Watch(self._namespace)))
                 steps[watch.fileno()] = lambda: self._check_namespace(watch)
@@ -251,7 +253,7 @@ class KernelFeed:
 
     async def _snapshot(self, events: EventSocket, sink: Sink) -> bool:
         """Read everything once; return whether it was clean."""
-        self._doubt = None
+        await self._catch_up(events, sink)
         self._backlog, self._backlog_held = deque(), 0
         dumps = DumpSocket(self._namespace)
         began = False
@@ -284,6 +286,17 @@ class KernelFeed:
             self.resyncs["unclean dump"] += 1
         return clean
 
+    async def _catch_up(self, events: EventSocket, sink: Sink) -> None:
+        """Apply every event that waits already, before a dump begins.
+
+        After an overrun the socket still holds what came before the loss. Applied after the dump, it would
+        bring back routes whose deletion is among what was lost.
+        """
+        while self._read_events(events, sink) and not self._failure:
+            await asyncio.sleep(0)
+        self._doubt = None
+        self._wanted.clear()
+
     async def _dump_routes(self, dumps: DumpSocket, sink: Sink, family: Family, table: int) -> None:
         only = next(iter(self._protocols)) if self._protocols and len(self._protocols) == 1 else 0
         body = _RTMSG.pack(family, 0, 0, 0, table if table < 256 else 0, only, 0, 0, 0)
@@ -315,8 +328,12 @@ class KernelFeed:
                 await asyncio.sleep(0)
         self._backlog = None
 
-    def _read_events(self, events: EventSocket, sink: Sink) -> None:
-        """Read what is waiting, up to a burst, and apply it at once or keep it while a dump runs."""
+    def _read_events(self, events: EventSocket, sink: Sink) -> bool:
+        """Read what is waiting, up to a burst, and apply it at once or keep it while a dump runs.
+
+        Returns:
+            Whether there was anything.
+        """
         burst: list[U8] = []
         for _ in range(_BURST_READS):
             try:
@@ -330,7 +347,7 @@ class KernelFeed:
                 break
             burst.append(data)
         if not burst:
-            return
+            return False
         data = np.concatenate(burst) if len(burst) > 1 else burst[0]
         if self._backlog is None:
             self._apply(data, sink)
@@ -340,6 +357,7 @@ class KernelFeed:
         elif self._doubt is None:
             self._doubt = f"more than {self._backlog_bytes} bytes of events while a dump ran"
             self._overruns += 1
+        return True
 
     def _want(self, reason: str) -> None:
         self.resyncs[reason] += 1
