@@ -6,14 +6,20 @@ a prefix would take minutes and the lab gives its own.
 
 from __future__ import annotations
 
+import signal
 from socket import AF_INET, AF_INET6, inet_pton
 from typing import IO, Any
 
 import numpy as np
-from mrtparse import AFI_T, MRT_T, TD_V2_ST, AfiSpecRib, Reader
 
 from router_agent.lab.errors import TableError
 from router_agent.model import U64, Family, v4_keys, v6_keys
+
+# mrtparse sets SIGPIPE to its default when imported: a peer that closes a socket would then end this process.
+_former = signal.getsignal(signal.SIGPIPE)
+from mrtparse import AFI_T, MRT_T, TD_V2_ST, AfiSpecRib, Reader  # noqa: E402
+
+signal.signal(signal.SIGPIPE, _former)
 
 _TABLE_DUMP_V2 = MRT_T["TABLE_DUMP_V2"]
 _SUBTYPES = {

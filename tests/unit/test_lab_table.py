@@ -7,6 +7,8 @@ import gzip
 import hashlib
 import lzma
 import struct
+import subprocess
+import sys
 from collections import Counter
 from collections.abc import Callable
 from ipaddress import ip_network
@@ -221,3 +223,10 @@ def test_columns_are_of_the_model() -> None:
     assert table.ipv4.dtype == table.ipv6.dtype == np.uint64
     assert len(table) == 20
     assert table.keys(Family.IPV6) is table.ipv6
+
+
+def test_reading_mrt_leaves_signals_alone() -> None:
+    """A library resets SIGPIPE when it is imported; a closed socket must stay an error, not the end."""
+    program = "import signal, router_agent.lab.mrt; print(signal.getsignal(signal.SIGPIPE) == signal.SIG_IGN)"
+    answer = subprocess.run([sys.executable, "-c", program], check=True, capture_output=True, text=True)
+    assert answer.stdout.strip() == "True"
