@@ -207,6 +207,8 @@ def _feed(config: FeedConfig) -> Feed:
             quiet_seconds=config.quiet_seconds,
             stale_seconds=config.stale_seconds,
             hold_seconds=config.hold_seconds,
+            socket_mode=int(config.socket_mode, 8),
+            socket_group=config.socket_group,
         )
     from router_agent.feeds.kernel import KernelFeed
 

@@ -306,7 +306,8 @@ class KernelFibConfig(_Model):
     interfaces: (
         Annotated[dict[KernelInterface, KernelInterface], AfterValidator(_distinct_interfaces)] | None
     ) = Field(
-        default=None, description="Control-plane interface to forwarding interface; same names when null."
+        default=None,
+        description="Control-plane interface to forwarding interface; null within one namespace.",
     )
     window: Window = Field(default=1000, description="Most requests that are unanswered at any time.")
 
@@ -384,7 +385,7 @@ class Config(_Model):
 
     @model_validator(mode="after")
     def _cross_check(self) -> Config:
-        problems = [*_clashes(self), *_table_problems(self), *_loops(self)]
+        problems = [*_clashes(self), *_table_problems(self), *_missing_maps(self), *_loops(self)]
         if problems:
             text = "; ".join(f"{_dotted(where)}: {words}" for where, words in problems)
             raise PydanticCustomError("cross_check", "{text}", {"text": text, "problems": problems})
@@ -448,6 +449,20 @@ def _table_problems(config: Config) -> Iterator[_Problem]:
                     where,
                     f"found FIB table {target}, expected a table that a kernel forwards by (254 is main)",
                 )
+
+
+def _missing_maps(config: Config) -> Iterator[_Problem]:
+    """Find kernel FIBs in another namespace than their feed's interfaces, without a map between the two."""
+    for number, pipeline in enumerate(config.pipelines):
+        feed, fib = pipeline.feed, pipeline.fib
+        if not isinstance(feed, KernelFeedConfig) or not isinstance(fib, KernelFibConfig):
+            continue
+        if fib.interfaces is None and fib.namespace != feed.namespace:
+            yield (
+                ("pipelines", number, "fib", "interfaces"),
+                f"found nothing, expected a map of interfaces: the feed is in namespace "
+                f"{_shown(feed.namespace)}, the FIB in {_shown(fib.namespace)}",
+            )
 
 
 def _feeds_into(writer: PipelineConfig, reader: PipelineConfig) -> bool:

@@ -403,7 +403,6 @@ def test_pipeline_that_follows_its_own_routes_is_refused(feed: str) -> None:
     [
         pytest.param("{kind: kernel, protocols: [bgp]}", id="other-protocols"),
         pytest.param("{kind: kernel, tables: [7], table_map: {7: 254}}", id="other-table"),
-        pytest.param("{kind: kernel, namespace: cp}", id="other-namespace"),
     ],
 )
 def test_pipeline_within_one_kernel_is_accepted_when_it_cannot_feed_itself(feed: str) -> None:
@@ -411,8 +410,10 @@ def test_pipeline_within_one_kernel_is_accepted_when_it_cannot_feed_itself(feed:
 
 
 def test_loop_through_two_pipelines_is_refused() -> None:
-    there = pipeline("{kind: kernel, namespace: x}", "{kind: kernel, namespace: y}")
-    back = pipeline("{kind: kernel, namespace: y}", "{kind: kernel, namespace: x}", name="b")
+    there = pipeline("{kind: kernel, namespace: x}", "{kind: kernel, namespace: y, interfaces: {a: a}}")
+    back = pipeline(
+        "{kind: kernel, namespace: y}", "{kind: kernel, namespace: x, interfaces: {a: a}}", name="b"
+    )
     found = problems(pipelines(there, back))
     assert len(found) == 2
     assert all("found a loop" in problem for problem in found)
@@ -422,6 +423,12 @@ def test_loop_through_two_pipelines_is_refused() -> None:
             back.replace("{kind: kernel, namespace: y}", "{kind: kernel, namespace: y, protocols: [bgp]}", 1),
         ).encode()
     )
+
+
+def test_kernels_in_two_namespaces_need_a_map_of_interfaces() -> None:
+    (problem,) = problems(pipelines(pipeline("{kind: kernel, namespace: cp}", "{kind: kernel}")))
+    assert "pipelines.0.fib.interfaces: found nothing, expected a map of interfaces" in problem
+    parse(pipelines(pipeline("{kind: kernel, namespace: cp}", "{kind: kernel, interfaces: {a: b}}")).encode())
 
 
 def test_unreadable_file_is_named(tmp_path: Path) -> None:
