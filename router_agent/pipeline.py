@@ -160,6 +160,7 @@ class Pipeline:
         self._resynced: asyncio.Future[None] | None = None
         self._oldest: float | None = None
         self._wake = asyncio.Event()
+        self._fib_tried = asyncio.Event()
         self._snapshot_taken = asyncio.Event()
         self._fib_free = asyncio.Lock()
 
@@ -267,6 +268,8 @@ class Pipeline:
         return 0.0 if self._oldest is None else time.monotonic() - self._oldest
 
     async def _read_feed(self) -> None:
+        # The FIB is read first, alone: VPP stands still while a dump of it is not taken as fast as it comes.
+        await self._fib_tried.wait()
         for pause in _pauses():
             try:
                 await self.feed.run(self)
@@ -285,8 +288,10 @@ class Pipeline:
                     self._translation.clear()
                     await self._read_fib()
                 pauses = _pauses()
+                self._fib_tried.set()
                 await self._follow()
             except FibError as error:
+                self._fib_tried.set()
                 self._following = False
                 self.counts.fib_losses += 1
                 self._enter(State.FIB_LOST, str(error))
@@ -340,6 +345,7 @@ class Pipeline:
             reconciler.forget()
             async for routes in self.fib.read(reconciler.family, reconciler.table):
                 reconciler.learn(routes.keys, routes.paths)
+            reconciler.expect()
 
     async def _pass_everything(self) -> None:
         began = time.monotonic()

@@ -141,6 +141,13 @@ class PrefixTable:
         self._used += n
         return rows
 
+    def reserve(self, rows: int) -> None:
+        """Make room for so many rows at once; growing step by step costs about a look-up of every row."""
+        more = rows - self._count
+        if more > 0:
+            self._reserve_slots(more)
+            self._grow(rows)
+
     def find_or_insert(self, keys: U64) -> I32:
         """Return the row of each distinct key, adding those that are missing."""
         rows = self.find(keys)

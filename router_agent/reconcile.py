@@ -190,9 +190,13 @@ class Reconciler:
         return Changes(self.family, self.table, keys[rows], wanted[rows], held[rows])
 
     def learn(self, keys: U64, paths: U32) -> None:
-        """Take note of routes read from the FIB."""
-        rows = self.held.find_or_insert(keys)
+        """Take note of routes read from the FIB since `forget`; each prefix is read once."""
+        rows = self.held.insert(keys)
         self.held["path"][rows] = paths
+
+    def expect(self) -> None:
+        """Make room in the RIB for as many routes as the FIB holds: most likely they come again."""
+        self.rib.prefixes.reserve(len(self.held))
 
     def forget(self) -> None:
         """The FIB went away: nothing is known of it."""
@@ -210,7 +214,8 @@ class Reconciler:
         done[failures.rows] = False
         keys, paths = changes.keys[done], changes.paths[done]
         kept = paths != ABSENT
-        self.learn(keys[kept], paths[kept])
+        rows = self.held.find_or_insert(keys[kept])
+        self.held["path"][rows] = paths[kept]
         gone = self.held.find(keys[~kept])
         self.held.remove(gone[gone >= 0])
         if len(self.refused):

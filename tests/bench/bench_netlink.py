@@ -9,7 +9,6 @@ where that is affordable, since the machine may be shared.
 from __future__ import annotations
 
 import asyncio
-import lzma
 import os
 import secrets
 import struct
@@ -26,6 +25,7 @@ import numpy as np
 
 from router_agent.feeds.kernel import KernelFeed
 from router_agent.fibs.kernel import KernelFib
+from router_agent.lab.table import generated_table, read_table
 from router_agent.model import (
     ABSENT,
     U8,
@@ -40,7 +40,6 @@ from router_agent.model import (
     RouteBatch,
     key_addresses,
     key_lengths,
-    v4_keys,
 )
 from router_agent.netlink import constants as c
 from router_agent.netlink.messages import Messages, attribute
@@ -55,18 +54,14 @@ RATIO_TARGET = 3.5
 RESIDENT_TARGET = 350
 _CHUNK = 1 << 20
 
-LENGTH_SHARES = {
-    8: 0.00002, 9: 0.00001, 10: 0.00004, 11: 0.0001, 12: 0.0003, 13: 0.0006, 14: 0.0012, 15: 0.002,
-    16: 0.013, 17: 0.008, 18: 0.013, 19: 0.024, 20: 0.045, 21: 0.051, 22: 0.11, 23: 0.10, 24: 0.63,
-}  # fmt: skip
-"""Share of each prefix length in a table of the default-free zone."""
-
 
 def rows() -> list[dict[str, Any]]:
     """Return what was measured; an empty list without root."""
     if os.geteuid() != 0:
         return []
-    keys, origin = table()
+    chosen = os.environ.get("ROUTES_FILE")
+    table = read_table(FilePath(chosen)) if chosen else generated_table(ROUTES, 0)
+    keys, origin = table.ipv4, table.origin
     name = f"bench-{secrets.token_hex(4)}"
     subprocess.run(["ip", "netns", "add", name], check=True)
     try:
@@ -76,36 +71,6 @@ def rows() -> list[dict[str, Any]]:
         return asyncio.run(_measure(name, keys, origin))
     finally:
         subprocess.run(["ip", "netns", "del", name], check=True)
-
-
-def table() -> tuple[U64, str]:
-    """Return distinct IPv4 prefix keys of a full table, and where they are from."""
-    chosen = os.environ.get("ROUTES_FILE")
-    if chosen is None:
-        return _generated(), "generated"
-    opener = lzma.open if chosen.endswith(".xz") else open
-    with opener(chosen, "rt") as lines:
-        parts = [line.strip().partition("/") for line in lines if "." in line]
-    addresses = np.array([int(IPv4Address(address)) for address, _, _ in parts], np.uint32)
-    lengths = np.array([int(length) for _, _, length in parts], np.uint8)
-    return np.unique(v4_keys(addresses, lengths), axis=0), FilePath(chosen).name
-
-
-def _generated() -> U64:
-    random = np.random.default_rng(4271)
-    lengths = random.choice(list(LENGTH_SHARES), size=2 * ROUTES, p=_shares()).astype(np.uint8)
-    addresses = random.integers(1 << 24, 224 << 24, size=2 * ROUTES, dtype=np.uint32)
-    masks = np.array([(0xFFFFFFFF << (32 - n)) & 0xFFFFFFFF for n in range(33)], np.uint32)
-    addresses &= masks[lengths]
-    # 10/8 and 127/8 are the host's own
-    kept = ~np.isin(addresses >> np.uint32(24), (10, 127))
-    keys = np.unique(v4_keys(addresses[kept], lengths[kept])[:, 0])
-    return np.sort(random.choice(keys, size=min(ROUTES, len(keys)), replace=False))[:, None]
-
-
-def _shares() -> Sequence[float]:
-    total = sum(LENGTH_SHARES.values())
-    return [share / total for share in LENGTH_SHARES.values()]
 
 
 async def _measure(name: str, keys: U64, origin: str) -> list[dict[str, Any]]:

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import lzma
 import os
 import shutil
 import socket
@@ -24,6 +23,7 @@ import numpy as np
 import psutil
 
 from router_agent.fibs.vpp import VppFib
+from router_agent.lab.table import generated_table, read_table
 from router_agent.model import (
     ABSENT,
     U32,
@@ -33,7 +33,6 @@ from router_agent.model import (
     Link,
     Path,
     PathSet,
-    v4_keys,
 )
 from router_agent.vpp.process import VppProcess
 from router_agent.vpp.routes import RouteCodec
@@ -45,49 +44,20 @@ RATE_TARGET = 200_000
 RATIO_TARGET = 0.85
 _RAW_PAUSE_SECONDS = 0.005
 
-LENGTH_SHARES = {
-    8: 0.00002, 9: 0.00001, 10: 0.00004, 11: 0.0001, 12: 0.0003, 13: 0.0006, 14: 0.0012, 15: 0.002,
-    16: 0.013, 17: 0.008, 18: 0.013, 19: 0.024, 20: 0.045, 21: 0.051, 22: 0.11, 23: 0.10, 24: 0.63,
-}  # fmt: skip
-"""Share of each prefix length in a table of the default-free zone."""
-
 
 def rows() -> list[dict[str, Any]]:
     """Return what was measured; an empty list where there is no VPP."""
     if shutil.which("vpp") is None:
         return []
-    keys, origin = table()
+    chosen = os.environ.get("ROUTES_FILE")
+    table = read_table(FilePath(chosen)) if chosen else generated_table(ROUTES, 0)
+    keys, origin = table.ipv4, table.origin
     with tempfile.TemporaryDirectory(prefix="vppb") as directory:
         vpp = VppProcess(runtime_dir=FilePath(directory), heap="3G", statseg="512M", plugins=())
         return [
             *asyncio.run(_through_the_agent(vpp, keys, origin)),
             *asyncio.run(_one_at_a_time(vpp, keys, origin)),
         ]
-
-
-def table() -> tuple[U64, str]:
-    """Return the prefix keys to program, and where they come from."""
-    name = os.environ.get("ROUTES_FILE")
-    if name is None:
-        return _generated(), f"{ROUTES} generated prefixes"
-    raw = FilePath(name).read_bytes()
-    text = (lzma.decompress(raw) if name.endswith(".xz") else raw).decode()
-    prefixes = [line.partition("/") for line in text.split()]
-    addresses = np.array([int.from_bytes(socket.inet_aton(a), "big") for a, _, _ in prefixes], np.uint32)
-    lengths = np.array([int(length) for _, _, length in prefixes], np.uint8)
-    return v4_keys(addresses, lengths), f"{len(prefixes)} prefixes of {FilePath(name).name}"
-
-
-def _generated() -> U64:
-    random = np.random.default_rng(4)
-    parts = []
-    for length, share in LENGTH_SHARES.items():
-        count = round(share * ROUTES)
-        space = np.unique(random.integers(1 << (length - 8), 223 << (length - 8), 2 * count + 16))
-        chosen = random.permutation(space)[:count].astype(np.uint32)
-        parts.append(v4_keys(chosen << np.uint32(32 - length), np.full(len(chosen), length, np.uint8)))
-    keys = np.concatenate(parts)
-    return keys[np.argsort(keys[:, 0])]
 
 
 def _fib(vpp: VppProcess) -> VppFib:
