@@ -180,7 +180,7 @@ class VppFib:
         return tuple(self._open_neighbours().refused.values())
 
     async def read(self, family: Family, table: int) -> AsyncIterator[FibRoutes]:
-        """Yield every route of our source in a table.
+        """Yield every route of our source in a table; 12 bytes an IPv4 route, 28 an IPv6 one.
 
         Routes that hang on a deleted interface are taken off it first: they keep what other legs they have,
         or go, and are yielded so.
@@ -192,10 +192,14 @@ class VppFib:
         if self._dead and (family, table) not in self._revived:
             chunks = await self._revive(family, table, chunks)
             self._revived.add((family, table))
-        for keys, paths in chunks:
-            if self._connected.note(family, table, keys, paths):
-                self._neighbours_settled = False
-            yield FibRoutes(family, table, keys, paths)
+        if not chunks:
+            return
+        # In one piece: who takes it knows the size, and makes room once.
+        keys, paths = (np.concatenate(column) for column in zip(*chunks, strict=True))
+        chunks.clear()
+        if self._connected.note(family, table, keys, paths):
+            self._neighbours_settled = False
+        yield FibRoutes(family, table, keys, paths)
 
     async def write(self, changes: Changes) -> Failures:
         """Make VPP hold these changes; return when every one was answered.

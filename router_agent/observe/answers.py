@@ -96,6 +96,8 @@ class PipelineStatus(_Answer):
         error: why it is lost or failed, and what to do; None otherwise.
         counts: one entry for each family that is followed.
         lag_seconds: age of the oldest change that is not in the FIB yet; 0 when there is none.
+        lag_p50_seconds: of the last passes, from the first change of a pass to its last answer: the median.
+        lag_p99_seconds: likewise the 99th percentile.
         last_resync: when the last full reading of the feed ended cleanly.
         resyncs: full readings that ended cleanly since the agent started.
         overruns: times the feed lost events and had to read everything again.
@@ -110,6 +112,8 @@ class PipelineStatus(_Answer):
     error: str | None = None
     counts: tuple[FamilyCounts, ...] = ()
     lag_seconds: float = 0.0
+    lag_p50_seconds: float = 0.0
+    lag_p99_seconds: float = 0.0
     last_resync: datetime | None = None
     resyncs: int = 0
     overruns: int = 0

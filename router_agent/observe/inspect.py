@@ -53,6 +53,8 @@ def pipeline_status(pipeline: Pipeline, feed: str, fib: str) -> PipelineStatus:
         error=pipeline.problem,
         counts=tuple(_family_counts(pipeline)),
         lag_seconds=pipeline.waiting_seconds,
+        lag_p50_seconds=pipeline.lags.percentile(50),
+        lag_p99_seconds=pipeline.lags.percentile(99),
         last_resync=last,
         resyncs=pipeline.counts.snapshots,
         overruns=pipeline.feed.overruns,

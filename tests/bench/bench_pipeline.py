@@ -135,12 +135,12 @@ def _measure(
         restarted = time.monotonic() - began
         writes = status.pipelines[0].writes
         milliseconds = asyncio.run(_single_changes(name, seen, prepare))
+        lag = _in_sync(control, len(table)).pipelines[0].lag_p99_seconds * 1000
         peak = _peak_mebibytes(second.pid)
     p50, p99 = np.percentile(milliseconds, [50, 99])
 
-    def row(
-        title: str, value: float, unit: str, target: float | None, reached: bool | None
-    ) -> dict[str, Any]:
+    def row(title: str, value: float, unit: str, target: float | None = None) -> dict[str, Any]:
+        reached = None if target is None else bool(value <= target)
         return {
             "name": f"{title}, {what}", "value": round(float(value), 2), "unit": unit, "target": target,
             "reached": reached, "conditions": conditions,
@@ -148,25 +148,14 @@ def _measure(
 
     written = writes.added + writes.replaced + writes.deleted
     return [
-        row("first load, start of the process to in-sync", loaded, "s", None, None),
-        row(
-            "restart on an unchanged table, to in-sync",
-            restarted,
-            "s",
-            RESTART_TARGET,
-            restarted <= RESTART_TARGET,
-        ),
-        row("writes at that restart", written, "routes", 0, written == 0),
-        row("one route change, kernel to FIB, p50", p50, "ms", None, None),
-        row("one route change, kernel to FIB, p99", p99, "ms", CHANGE_TARGET, bool(p99 <= CHANGE_TARGET)),
-        row(
-            "peak resident memory, first load",
-            peak_load,
-            "MiB",
-            RESIDENT_TARGET,
-            peak_load <= RESIDENT_TARGET,
-        ),
-        row("peak resident memory, restart", peak, "MiB", RESIDENT_TARGET, peak <= RESIDENT_TARGET),
+        row("first load, start of the process to in-sync", loaded, "s"),
+        row("restart on an unchanged table, to in-sync", restarted, "s", RESTART_TARGET),
+        row("writes at that restart", written, "routes", 0),
+        row("one route change, kernel to FIB, p50", p50, "ms"),
+        row("one route change, kernel to FIB, p99", p99, "ms", CHANGE_TARGET),
+        row("the same as the agent sees it, event read to the FIB's answer, p99", lag, "ms", CHANGE_TARGET),
+        row("peak resident memory, first load", peak_load, "MiB", RESIDENT_TARGET),
+        row("peak resident memory, restart", peak, "MiB", RESIDENT_TARGET),
     ]
 
 
