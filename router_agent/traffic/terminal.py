@@ -56,5 +56,7 @@ def _ledger(result: CheckResult) -> Table:
     table.add_row("received", f"{ledger.received:,}", "tester's ports, distinct")
     for drop in ledger.drops:
         table.add_row(f"{drop.side.value}: {drop.name}", f"{drop.count:,}", drop.source)
-    table.add_row("unaccounted", f"{ledger.unaccounted:,}", "")
+    if ledger.unaccounted < 0:
+        table.add_row("drops of packets not of the test", f"{ledger.unaccounted:,}", "in the counters above")
+    table.add_row("unaccounted", f"{max(0, ledger.unaccounted):,}", "")
     return table
