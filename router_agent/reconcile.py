@@ -70,7 +70,8 @@ class Translation:
 
     def forget(self, in_use: Mask) -> None:
         """Forget the ids that are not in use: the feed may give them to other path sets."""
-        self._ids[: len(in_use)][~in_use] = self._UNKNOWN
+        known = min(len(in_use), len(self._ids))
+        self._ids[:known][~in_use[:known]] = self._UNKNOWN
         self._ids[ABSENT] = ABSENT
 
     def clear(self) -> None:

@@ -13,22 +13,21 @@ import os
 import secrets
 import select
 import shutil
-import signal
 import struct
 import subprocess
 import sys
 import tempfile
 import time
 from collections.abc import Awaitable, Callable, Iterator
-from contextlib import closing, contextmanager
+from contextlib import ExitStack, closing, contextmanager
 from pathlib import Path
-from socket import AF_INET, AF_NETLINK, SOCK_RAW, if_nametoindex, socket
-from typing import Any
+from socket import AF_INET, AF_NETLINK, AF_UNIX, SOCK_DGRAM, SOCK_RAW, if_nametoindex, socket
+from typing import Any, Self
 
 import numpy as np
 
 from router_agent.config import ROUTE_PROTOCOLS
-from router_agent.control import ControlClient, ControlError
+from router_agent.control import ControlClient
 from router_agent.fibs.kernel import KernelFib
 from router_agent.lab.table import Table, generated_table, read_table
 from router_agent.model import Changes, Family, PathSet
@@ -48,7 +47,6 @@ CHANGE_TARGET = 5.0
 RESIDENT_TARGET = 350
 LAG_TARGET = 1.0
 _PATIENCE_SECONDS = 120.0
-_POLL_SECONDS = 0.01
 _PROTOCOL = 77
 
 Seen = Callable[[int], Awaitable[None]]
@@ -85,24 +83,15 @@ def _with_vpp(table: Table, name: str, directory: Path) -> list[dict[str, Any]]:
         vpp.cli("set interface state loop0 up")
         fib = {"kind": "vpp", "api_socket": str(vpp.api_socket), "interfaces": {"p0": "loop0"}}
 
+        session = VppSession(api_socket=vpp.api_socket, name="bench-reader")
+
         async def seen(number: int) -> None:
             prefix = f"10.{number >> 8}.{number & 255}.0/24"
-            while (await lookup(prefix)) != prefix:
-                await asyncio.sleep(0)
+            answer = None
+            while answer is None or str(answer.route.prefix) != prefix:
+                answer = await session.call("ip_route_lookup", table_id=0, exact=0, prefix=prefix)
 
-        async def lookup(prefix: str) -> str:
-            session = sessions[0]
-            answer = await session.call("ip_route_lookup", table_id=0, exact=0, prefix=prefix)
-            return str(answer.route.prefix)
-
-        sessions: list[VppSession] = []
-
-        async def open_session() -> None:
-            session = VppSession(api_socket=vpp.api_socket, name="bench-reader")
-            await session.open()
-            sessions.append(session)
-
-        return _measure(table, name, directory, fib, "VPP FIB", seen, open_session)
+        return _measure(table, name, directory, fib, "VPP FIB", seen, session.open)
 
 
 def _measure(
@@ -122,20 +111,20 @@ def _measure(
             {"pipelines": [{"name": "fib", "feed": feed, "fib": fib}], "control": {"socket": str(control)}}
         )
     )
-    with _agent(config) as first:
-        began = time.monotonic()
-        status = _in_sync(control, len(table))
-        loaded = time.monotonic() - began
-        peak_load = _peak_mebibytes(first.pid)
-        first.send_signal(signal.SIGKILL)
-        first.wait()
     began = time.monotonic()
-    with _agent(config) as second:
-        status = _in_sync(control, len(table))
+    with _Agent(config, control) as first:
+        first.wait_in_sync()
+        loaded = time.monotonic() - began
+        first.status(len(table))
+        peak_load = _peak_mebibytes(first.pid)
+        first.kill()
+    began = time.monotonic()
+    with _Agent(config, control) as second:
+        second.wait_in_sync()
         restarted = time.monotonic() - began
-        writes = status.pipelines[0].writes
+        writes = second.status(len(table)).pipelines[0].writes
         milliseconds = asyncio.run(_single_changes(name, seen, prepare))
-        lag = _in_sync(control, len(table)).pipelines[0].lag_p99_seconds * 1000
+        lag = second.status(len(table)).pipelines[0].lag_p99_seconds * 1000
         peak = _peak_mebibytes(second.pid)
     p50, p99 = np.percentile(milliseconds, [50, 99])
 
@@ -245,29 +234,44 @@ def _lag(chosen: str | None) -> list[dict[str, Any]]:
     ]  # fmt: skip
 
 
-@contextmanager
-def _agent(config: Path) -> Iterator[subprocess.Popen[bytes]]:
-    argv = [sys.executable, "-m", "router_agent.cli", "run", "--config", str(config)]
-    process = subprocess.Popen(argv, stderr=subprocess.DEVNULL)
-    try:
-        yield process
-    finally:
-        process.terminate()
-        process.wait()
+class _Agent:
+    """``router-agent run``, which says by itself when it is in sync (sd_notify): asking costs it time."""
 
+    def __init__(self, config: Path, control: Path) -> None:
+        self._client = ControlClient(control)
+        self._stack = ExitStack()
+        self._notices = self._stack.enter_context(socket(AF_UNIX, SOCK_DGRAM))
+        address = config.with_name("notify.sock")
+        address.unlink(missing_ok=True)
+        self._notices.bind(str(address))
+        self._notices.settimeout(_PATIENCE_SECONDS)
+        argv = [sys.executable, "-m", "router_agent.cli", "run", "--config", str(config)]
+        environment = {**os.environ, "NOTIFY_SOCKET": str(address)}
+        self._process = subprocess.Popen(argv, stderr=subprocess.DEVNULL, env=environment)
+        self.pid = self._process.pid
 
-def _in_sync(control: Path, at_least: int) -> Status:
-    client = ControlClient(control)
-    deadline = time.monotonic() + _PATIENCE_SECONDS
-    while time.monotonic() < deadline:
-        try:
-            status = client.status()
-        except ControlError:
-            status = None
-        if status and status.in_sync and sum(x.in_fib for x in status.pipelines[0].counts) >= at_least:
-            return status
-        time.sleep(_POLL_SECONDS)
-    raise RuntimeError(f"waited {_PATIENCE_SECONDS:.0f} s for the agent to be in sync; found {status}")
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._process.terminate()
+        self._process.wait()
+        self._stack.close()
+
+    def kill(self) -> None:
+        self._process.kill()
+        self._process.wait()
+
+    def wait_in_sync(self) -> None:
+        while b"in-sync" not in self._notices.recv(4096):
+            pass
+
+    def status(self, at_least: int) -> Status:
+        found = self._client.status()
+        held = sum(counts.in_fib for counts in found.pipelines[0].counts)
+        if held < at_least:
+            raise RuntimeError(f"found {held:,} routes in the FIB, expected {at_least:,}")
+        return found
 
 
 def _peak_mebibytes(pid: int) -> float:

@@ -187,6 +187,16 @@ def test_translation_is_asked_once_and_refreshes() -> None:
     assert list(translation(column)) == [10, 30, 10, ABSENT, 30]
 
 
+@pytest.mark.parametrize("limit", [1, 3, 64, 65, 5_000], ids=str)
+def test_translation_forgets_whatever_the_number_of_ids(limit: int) -> None:
+    translation = Translation(lambda number: number + 1)
+    column = np.array([1, 2], np.uint32)
+    translation(column)
+    translation.forget(np.zeros(limit, np.bool_))
+    assert list(translation(column)) == [2, 3]
+    assert list(translation(np.array([ABSENT], np.uint32))) == [ABSENT]
+
+
 @pytest.mark.parametrize("path", [63, 64, 100_000], ids=str)
 def test_translation_grows(path: int) -> None:
     translation = Translation(lambda number: number + 1)
