@@ -61,7 +61,7 @@ def rows() -> list[dict[str, Any]]:
         return []
     chosen = os.environ.get("ROUTES_FILE")
     table = read_table(FilePath(chosen)) if chosen else generated_table(ROUTES, 0)
-    keys, origin = table.ipv4, table.origin
+    keys, origin = table.ipv4, FilePath(table.origin).name
     name = f"bench-{secrets.token_hex(4)}"
     subprocess.run(["ip", "netns", "add", name], check=True)
     try:

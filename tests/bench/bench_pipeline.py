@@ -103,7 +103,7 @@ def _measure(
     seen: Seen,
     prepare: Callable[[], Awaitable[None]],
 ) -> list[dict[str, Any]]:
-    conditions = f"{len(table):,} routes ({table.origin}), {GATEWAYS} gateways, {what}, {os.cpu_count()} CPUs"
+    conditions = f"{len(table):,} routes ({Path(table.origin).name}), {GATEWAYS} gateways, {what}, {os.cpu_count()} CPUs"
     config, control = directory / "agent.yaml", directory / "control.sock"
     feed = {"kind": "kernel", "namespace": name}
     config.write_text(
@@ -222,7 +222,7 @@ def _lag(chosen: str | None) -> list[dict[str, Any]]:
             raise RuntimeError(f"the lab did not run: {done.stdout.decode()[-500:]}")
         lab = json.loads(summary.read_text())
     conditions = (
-        f"{sum(lab['prefixes'].values()):,} prefixes ({lab['table']}), BIRD to {lab['speaker']} to "
+        f"{sum(lab['prefixes'].values()):,} prefixes ({Path(lab['table']).name}), BIRD to {lab['speaker']} to "
         f"the kernel in {lab['kernel_seconds']:.0f} s, {lab['fib']} FIB, verdict {lab['outcome']}"
     )
     lag = lab["lag_seconds"]

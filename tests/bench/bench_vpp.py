@@ -51,7 +51,7 @@ def rows() -> list[dict[str, Any]]:
         return []
     chosen = os.environ.get("ROUTES_FILE")
     table = read_table(FilePath(chosen)) if chosen else generated_table(ROUTES, 0)
-    keys, origin = table.ipv4, table.origin
+    keys, origin = table.ipv4, FilePath(table.origin).name
     with tempfile.TemporaryDirectory(prefix="vppb") as directory:
         vpp = VppProcess(runtime_dir=FilePath(directory), heap="3G", statseg="512M", plugins=())
         return [

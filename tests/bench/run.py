@@ -206,6 +206,8 @@ def _target(row: Row) -> str:
     target, value = row["target"], row["value"]
     if target is None or isinstance(target, str) or value is None:
         return target or ""
+    if value == target:
+        return _figure(target)
     at_least = (value >= target) is row["reached"]
     return f"{'>=' if at_least else '<='} {_figure(target)}"
 
