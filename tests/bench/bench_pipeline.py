@@ -103,7 +103,8 @@ def _measure(
     seen: Seen,
     prepare: Callable[[], Awaitable[None]],
 ) -> list[dict[str, Any]]:
-    conditions = f"{len(table):,} routes ({Path(table.origin).name}), {GATEWAYS} gateways, {what}, {os.cpu_count()} CPUs"
+    origin = Path(table.origin).name
+    conditions = f"{len(table):,} routes ({origin}), {GATEWAYS} gateways, {what}, {os.cpu_count()} CPUs"
     config, control = directory / "agent.yaml", directory / "control.sock"
     feed = {"kind": "kernel", "namespace": name}
     config.write_text(
@@ -221,8 +222,9 @@ def _lag(chosen: str | None) -> list[dict[str, Any]]:
         if not summary.exists():
             raise RuntimeError(f"the lab did not run: {done.stdout.decode()[-500:]}")
         lab = json.loads(summary.read_text())
+    origin = Path(lab["table"]).name
     conditions = (
-        f"{sum(lab['prefixes'].values()):,} prefixes ({Path(lab['table']).name}), BIRD to {lab['speaker']} to "
+        f"{sum(lab['prefixes'].values()):,} prefixes ({origin}), BIRD to {lab['speaker']} to "
         f"the kernel in {lab['kernel_seconds']:.0f} s, {lab['fib']} FIB, verdict {lab['outcome']}"
     )
     lag = lab["lag_seconds"]
