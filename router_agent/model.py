@@ -120,37 +120,70 @@ T = TypeVar("T", bound=Hashable)
 
 
 class Interner(Generic[T]):
-    """Gives each distinct value a small positive id, and the value back. Id 0 is `ABSENT`."""
+    """Gives each distinct value a small positive id, gives the value back, and takes unused ids back.
+
+    Id 0 is `ABSENT`.
+    """
+
+    _noun = "id"
 
     def __init__(self) -> None:
         self._ids: dict[T, int] = {}
         self._values: list[T | None] = [None]
+        self._free: list[int] = []
 
     def __len__(self) -> int:
-        return len(self._ids)
+        return len(self._values) - 1 - len(self._free)
 
     def __getitem__(self, number: int) -> T:
-        value = self._values[number] if 0 < number < len(self._values) else None
+        value = self.get(number)
         if value is None:
-            raise KeyError(f"id {number} is not in use (ids run from 1 to {len(self._values) - 1})")
+            raise KeyError(f"{self._noun} {number} is not in use (ids run from 1 to {len(self._values) - 1})")
         return value
 
-    def __iter__(self) -> Iterator[tuple[int, T]]:
-        return ((i, v) for i, v in enumerate(self._values) if v is not None)
+    def get(self, number: int) -> T | None:
+        """Return the value of an id, None when it is not in use."""
+        return self._values[number] if 0 < number < len(self._values) else None
 
     def id(self, value: T) -> int:
         """Return the id of a value, giving it one if it is new."""
         number = self._ids.get(value)
-        if number is None:
+        if number is not None:
+            return number
+        if self._free:
+            number = self._free.pop()
+            self._values[number] = value
+        else:
             number = len(self._values)
-            self._ids[value] = number
             self._values.append(value)
+        self._ids[value] = number
         return number
+
+    def items(self) -> Iterator[tuple[int, T]]:
+        """Yield every id in use and its value."""
+        return ((number, value) for number, value in enumerate(self._values) if value is not None)
 
     @property
     def limit(self) -> int:
-        """One more than the largest id given: the length of an array indexed by id."""
+        """One more than the largest id ever in use: the length of an array indexed by id."""
         return len(self._values)
+
+    def release(self, in_use: Mask) -> int:
+        """Give up every id that is not marked in use, to be given out again; return how many that were.
+
+        Ids from ``len(in_use)`` on are kept.
+        """
+        released = 0
+        for number in range(1, min(len(in_use), len(self._values))):
+            value = self._values[number]
+            if value is None or in_use[number]:
+                continue
+            if self._ids.get(value) == number:
+                del self._ids[value]
+            self._values[number] = None
+            self._free.append(number)
+            released += 1
+        return released
 
 
 class Operation(IntEnum):

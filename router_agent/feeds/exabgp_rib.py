@@ -9,15 +9,14 @@ them.
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import Generic, TypeVar
 
 import numpy as np
 
 from router_agent.feeds.decision import UNKNOWN_ROUTER_ID, Attributes, Candidate, Speaker, decide, why
 from router_agent.feeds.exabgp_json import Header, SessionId, packed
-from router_agent.model import ABSENT, I64, U32, U64, Family, Mask, Path, PathSet, Prefix, keys_of
+from router_agent.model import ABSENT, I64, U32, U64, Family, Interner, Mask, Path, PathSet, Prefix, keys_of
 from router_agent.prefix_table import PrefixTable, unique_last
 
 CHUNK = 1 << 15
@@ -25,62 +24,6 @@ CHUNK = 1 << 15
 _REMEMBERED_DECISIONS = 1 << 17
 _SPARE_ATTRIBUTES = 1 << 13
 """Attributes that may be unused before it is worth looking for them."""
-
-T = TypeVar("T", bound=Hashable)
-
-
-class Pool(Generic[T]):
-    """Gives each distinct value a small positive id, gives the value back, and takes unused ids back."""
-
-    def __init__(self) -> None:
-        self._ids: dict[T, int] = {}
-        self._values: list[T | None] = [None]
-        self._free: list[int] = []
-
-    def __len__(self) -> int:
-        return len(self._ids)
-
-    def __getitem__(self, number: int) -> T:
-        value = self.get(number)
-        if value is None:
-            raise KeyError(f"id {number} is not in use (ids run from 1 to {len(self._values) - 1})")
-        return value
-
-    def get(self, number: int) -> T | None:
-        """Return the value of an id, None when it is not in use."""
-        return self._values[number] if 0 < number < len(self._values) else None
-
-    def id(self, value: T) -> int:
-        """Return the id of a value, giving it one if it is new."""
-        number = self._ids.get(value)
-        if number is not None:
-            return number
-        if self._free:
-            number = self._free.pop()
-            self._values[number] = value
-        else:
-            number = len(self._values)
-            self._values.append(value)
-        self._ids[value] = number
-        return number
-
-    @property
-    def limit(self) -> int:
-        """One more than the largest id ever in use: the length of an array indexed by id."""
-        return len(self._values)
-
-    def retain(self, in_use: Mask) -> int:
-        """Forget the values whose ids are not marked; return how many those were."""
-        gone = [
-            (number, value)
-            for value, number in self._ids.items()
-            if number >= len(in_use) or not in_use[number]
-        ]
-        for number, value in gone:
-            del self._ids[value]
-            self._values[number] = None
-            self._free.append(number)
-        return len(gone)
 
 
 class AdjRibIn:
@@ -195,8 +138,8 @@ class Ribs:
         self.families = tuple(families)
         self.maximum_paths = maximum_paths
         self.sessions: dict[SessionId, AdjRibIn] = {}
-        self.attributes: Pool[Attributes] = Pool()
-        self.paths: Pool[PathSet] = Pool()
+        self.attributes: Interner[Attributes] = Interner()
+        self.paths: Interner[PathSet] = Interner()
         self._decided: dict[tuple[int, ...], int] = {}
         self._attributes_kept = 0
 
@@ -226,7 +169,7 @@ class Ribs:
 
     def retain_paths(self, in_use: Mask) -> None:
         """Take back the ids of path sets that are not marked."""
-        if self.paths.retain(in_use):
+        if self.paths.release(in_use):
             self._decided.clear()
 
     def retain_attributes(self) -> None:
@@ -237,7 +180,7 @@ class Ribs:
         for rib in self.sessions.values():
             for table in rib.tables.values():
                 used[table["attributes"][table.rows()]] = True
-        if self.attributes.retain(used):
+        if self.attributes.release(used):
             self._decided.clear()
         self._attributes_kept = len(self.attributes)
 

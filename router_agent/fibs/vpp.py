@@ -312,7 +312,7 @@ class VppFib:
     ) -> list[tuple[U64, U32]]:
         """Take routes off dead paths, all of them before any is written anew; return what is left."""
         now = np.arange(self._interner.limit, dtype=np.uint32)
-        for number, held in list(self._interner):
+        for number, held in list(self._interner.items()):
             now[number] = self._without_dead(number, held)
         left = []
         for keys, paths in chunks:

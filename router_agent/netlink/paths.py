@@ -9,7 +9,7 @@ import struct
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
-from router_agent.model import Family, Mask, Path, PathSet, RouteType
+from router_agent.model import Family, Interner, Mask, Path, PathSet, RouteType
 from router_agent.netlink import constants as c
 from router_agent.netlink.messages import NetlinkDecodeError, attributes, u32_of
 
@@ -148,52 +148,20 @@ def _parse_multipath(message: bytes, offset: int, end: int, dead_flag: int) -> I
         offset += (length + 3) & ~3
 
 
-class PathIds:
-    """Gives each distinct `KernelPath` an id from 1 on, and lets ids end.
+class PathIds(Interner[KernelPath]):
+    """Ids of kernel paths, which may end.
 
     An id may be *retired*: it keeps a (lesser) value for the routes that have it, while the same path seen
     again later gets a new id. So a link that went and came back does not bring routes back to life that the
-    kernel dropped meanwhile. Ids that nobody uses any more are *released* and given out again.
+    kernel dropped meanwhile. Ids that nobody uses any more are released and given out again.
     """
 
+    _noun = "path id"
+
     def __init__(self) -> None:
-        self._ids: dict[KernelPath, int] = {}
-        self._values: list[KernelPath | None] = [None]
-        self._free: list[int] = []
+        super().__init__()
         self.epoch = 0
         """Changes whenever an id known for some message bytes may have ended."""
-
-    def __len__(self) -> int:
-        return len(self._values) - 1 - len(self._free)
-
-    @property
-    def limit(self) -> int:
-        """One more than the largest id ever in use."""
-        return len(self._values)
-
-    def id(self, value: KernelPath) -> int:
-        """Return the id of a path, giving it one if it is new."""
-        number = self._ids.get(value)
-        if number is not None:
-            return number
-        if self._free:
-            number = self._free.pop()
-            self._values[number] = value
-        else:
-            number = len(self._values)
-            self._values.append(value)
-        self._ids[value] = number
-        return number
-
-    def __getitem__(self, number: int) -> KernelPath:
-        value = self._values[number] if 0 < number < len(self._values) else None
-        if value is None:
-            raise KeyError(f"path id {number} is not in use (ids run from 1 to {len(self._values) - 1})")
-        return value
-
-    def items(self) -> Iterator[tuple[int, KernelPath]]:
-        """Yield every id in use and its path, retired ones included."""
-        return ((number, value) for number, value in enumerate(self._values) if value is not None)
 
     def retire(self, number: int, value: KernelPath) -> None:
         """Let an id stand for a lesser path from now on; its old path gets a new id when seen again."""
@@ -204,20 +172,8 @@ class PathIds:
         self.epoch += 1
 
     def release(self, in_use: Mask) -> int:
-        """Give up every id that is not marked in use, and return how many that were.
-
-        Ids from ``len(in_use)`` on are kept.
-        """
-        released = 0
-        for number in range(1, min(len(in_use), len(self._values))):
-            value = self._values[number]
-            if value is None or in_use[number]:
-                continue
-            if self._ids.get(value) == number:
-                del self._ids[value]
-            self._values[number] = None
-            self._free.append(number)
-            released += 1
+        """See `Interner`."""
+        released = super().release(in_use)
         if released:
             self.epoch += 1
         return released

@@ -19,9 +19,8 @@ from hypothesis import strategies as st
 
 from router_agent.feeds.exabgp import ExabgpFeed
 from router_agent.feeds.exabgp_json import SessionId
-from router_agent.feeds.exabgp_rib import Pool
 from router_agent.feeds.feed import FeedError
-from router_agent.model import U32, Family, Link, Neighbour, Operation, RouteBatch, prefixes_of
+from router_agent.model import U32, Family, Interner, Link, Neighbour, Operation, RouteBatch, prefixes_of
 
 US, PEER, OTHER = "192.0.2.1", "192.0.2.2", "192.0.2.3"
 LOCAL_AS = 65001
@@ -768,11 +767,11 @@ async def test_equals_a_dictionary(
 
 
 def test_pool_gives_ids_again() -> None:
-    pool: Pool[str] = Pool()
+    pool: Interner[str] = Interner()
     numbers = [pool.id(text) for text in "abc"]
     assert numbers == [1, 2, 3]
     assert pool.id("b") == 2
-    assert pool.retain(np.array([False, True, False, True])) == 1
+    assert pool.release(np.array([False, True, False, True])) == 1
     assert pool.get(2) is None
     with pytest.raises(KeyError, match="id 2 is not in use"):
         pool[2]
