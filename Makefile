@@ -11,7 +11,7 @@ ARGS ?=
 
 # The daemons of the lab and of the tests, and the tools that build its network. A package is installed when it is
 # missing, never upgraded.
-PACKAGES := frr bird2 iproute2 ethtool procps
+PACKAGES := frr bird2 iproute2 ethtool procps openssh-client
 ifneq ($(shell $(PYTHON) -c 'import ensurepip, venv' >/dev/null 2>&1 || echo missing),)
 PACKAGES += python3-venv
 endif
@@ -53,10 +53,11 @@ test: lint ## lint, types, unit and integration tests
 	$(BIN)/pytest tests/unit tests/integration $(ARGS)
 
 .PHONY: lint
-lint: setup ## lint, formatting and types
+lint: setup ## lint, formatting and types, of the kit too
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
+	PATH="$(CURDIR)/$(BIN):$$PATH" ansible-lint playbooks roles inventory
 
 .PHONY: format
 format: setup ## put the code into its one format
