@@ -67,7 +67,7 @@ ansible_facts:
   contains:
     router_host:
       description:
-        - C(os) {id, version_id, codename}; C(hostname); C(python); C(kernel); C(machine); C(cmdline) [tokens].
+        - C(os) {id, version_id, codename}; C(hostname); C(python); C(kernel); C(machine); C(cmdline) (list).
         - C(cpu) {model, flags, cores [{id, package, core, node, online}], isolated (ids)}; C(memory_bytes).
         - C(numa_nodes) [{id, cpus, memory_bytes, hugepages {"2048" {total, free}, "1048576" {total, free}}}].
         - C(iommu) {tables, enabled}; C(noiommu); C(modules) (loaded or built in); C(secure_boot); C(boot_id).
@@ -576,7 +576,7 @@ class HostReader:
                 reasons[lower].append(words)
 
     def physical(self, interface: str, seen: frozenset[str] = frozenset()) -> list[str]:
-        """What a VLAN, bond, bridge or the like rests on, down to interfaces with nothing below; or itself."""
+        """What a VLAN, bond or bridge rests on, down to interfaces with nothing below; or itself."""
         below = [entry.name.removeprefix("lower_") for entry in self.entries(self.net / interface, "lower_*")]
         below = [name for name in below if name not in seen]
         if not below:
