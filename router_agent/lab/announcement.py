@@ -69,8 +69,13 @@ def expected_port(keys: U64) -> U8:
     return ports
 
 
-def groups_of(table: Table) -> list[Group]:
-    """Divide a table into groups: in each family at most `MOST_GROUPS` AS paths, each for both ports."""
+def groups_of(table: Table, ports: tuple[Port, ...] = RECEIVING_PORTS) -> list[Group]:
+    """Divide a table into groups: in each family at most `MOST_GROUPS` AS paths, each for both ports.
+
+    Args:
+        table: what is announced.
+        ports: the two ports that routes lead to; `expected_port` gives positions in this tuple.
+    """
     groups = []
     for family in Family:
         keys = table.keys(family)
@@ -78,14 +83,12 @@ def groups_of(table: Table) -> list[Group]:
             continue
         paths = min(MOST_GROUPS, -(-len(keys) // _PREFIXES_IN_GROUP))
         path = (_hash(keys) >> np.uint64(32)) % np.uint64(paths)
-        number = path.astype(np.int64) * len(RECEIVING_PORTS) + expected_port(keys)
+        number = path.astype(np.int64) * len(ports) + expected_port(keys)
         order = np.argsort(number, kind="stable")
         numbers, starts = np.unique(number[order], return_index=True)
         for found, rows in zip(numbers, np.split(order, starts[1:]), strict=True):
-            index, port = divmod(int(found), len(RECEIVING_PORTS))
-            groups.append(
-                Group(f"{_LABELS[family]}_{found}", family, RECEIVING_PORTS[port], _as_path(index), rows)
-            )
+            index, port = divmod(int(found), len(ports))
+            groups.append(Group(f"{_LABELS[family]}_{found}", family, ports[port], _as_path(index), rows))
     return groups
 
 

@@ -1,0 +1,182 @@
+"""The host as its operator reaches it: by ssh, with its host key checked."""
+
+from __future__ import annotations
+
+import json
+import re
+import subprocess
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from router_agent.lab.commands import require
+from router_agent.lab.errors import LabError
+from router_agent.lab.vm.image import Image
+from router_agent.lab.vm.plan import HOST
+
+_COMMAND_SECONDS = 120.0
+_CONNECT_SECONDS = 30
+_BOOT_SECONDS = 300.0
+_POLL_SECONDS = 1.0
+_SSH_FAILED = 255
+_BOOT_ID = re.compile(r"[0-9a-f-]{36}")
+
+_SSH_CONFIG = """\
+# How to reach the virtual POP host: ssh -F {path} {host}
+Host {host}
+    HostName 127.0.0.1
+    Port {port}
+    User root
+    IdentityFile {key}
+    IdentitiesOnly yes
+    UserKnownHostsFile {known_hosts}
+    GlobalKnownHostsFile /dev/null
+    StrictHostKeyChecking yes
+    # The key exchange is the dearest part of a connection to an emulated processor.
+    KexAlgorithms curve25519-sha256
+    ConnectTimeout {connect_seconds}
+    ServerAliveInterval 10
+    ServerAliveCountMax 6
+    ControlMaster auto
+    ControlPersist 120
+    ControlPath {control}/ssh-%C
+    LogLevel ERROR
+"""
+
+
+class HostError(LabError):
+    """The host does not answer, or a command on it failed."""
+
+
+class Host:
+    """The virtual POP host over ssh.
+
+    Args:
+        image: what it was booted from; has the keys.
+        ssh_port: TCP port of 127.0.0.1 that leads to it.
+        directory: where ssh's configuration and the known hosts go.
+        sockets: where ssh keeps its control socket; a short path.
+    """
+
+    def __init__(self, image: Image, *, ssh_port: int, directory: Path, sockets: Path) -> None:
+        self.ssh_port = ssh_port
+        self.key = image.key
+        self.ssh_config = directory / "ssh_config"
+        self.known_hosts = directory / "known_hosts"
+        self._host_key = image.host_key
+        self._sockets = sockets
+
+    def configure(self) -> None:
+        """Write ssh's configuration and the known hosts."""
+        self.ssh_config.parent.mkdir(parents=True, exist_ok=True)
+        self.known_hosts.write_text(f"[127.0.0.1]:{self.ssh_port} {self._host_key}\n")
+        self.ssh_config.write_text(
+            _SSH_CONFIG.format(
+                path=self.ssh_config,
+                host=HOST,
+                port=self.ssh_port,
+                key=self.key,
+                known_hosts=self.known_hosts,
+                connect_seconds=_CONNECT_SECONDS,
+                control=self._sockets,
+            )
+        )
+
+    @property
+    def ssh(self) -> list[str]:
+        """The ssh command that leads to the host."""
+        return [require("ssh"), "-F", str(self.ssh_config), HOST]
+
+    def try_run(self, command: str, *, seconds: float = _COMMAND_SECONDS) -> subprocess.CompletedProcess[str]:
+        """Run a shell command on the host, whatever its exit status.
+
+        Raises:
+            HostError: the host does not answer, or not in time.
+        """
+        argv = [*self.ssh[:-1], "-o", "BatchMode=yes", HOST, "--", command]
+        try:
+            done = subprocess.run(
+                argv, stdin=subprocess.DEVNULL, capture_output=True, text=True, check=False, timeout=seconds
+            )
+        except subprocess.TimeoutExpired:
+            raise HostError(f"{HOST}: no end of {command!r} after {seconds:.0f} s") from None
+        if done.returncode == _SSH_FAILED:
+            raise HostError(f"{HOST}: ssh to 127.0.0.1 port {self.ssh_port}: {done.stderr.strip()[-500:]}")
+        return done
+
+    def run(self, command: str, *, seconds: float = _COMMAND_SECONDS) -> str:
+        """Run a shell command on the host and return what it printed.
+
+        Raises:
+            HostError: the host does not answer, or the command fails.
+        """
+        done = self.try_run(command, seconds=seconds)
+        if done.returncode != 0:
+            said = (done.stderr.strip() or done.stdout.strip())[-2000:]
+            raise HostError(f"{HOST}: {command}: exit status {done.returncode}: {said}")
+        return done.stdout
+
+    def json(self, command: str, *, seconds: float = _COMMAND_SECONDS) -> Any:
+        """Return what a command prints as JSON.
+
+        Raises:
+            HostError: the host does not answer, the command fails, or it prints something else.
+        """
+        text = self.run(command, seconds=seconds)
+        try:
+            return json.loads(text)
+        except ValueError as error:
+            raise HostError(f"{HOST}: {command}: found {text[:200]!r}, expected JSON") from error
+
+    def boot_id(self) -> str:
+        """Return what the kernel calls this boot.
+
+        Raises:
+            HostError: the host does not answer.
+        """
+        found = _BOOT_ID.search(self.run("cat /proc/sys/kernel/random/boot_id", seconds=_CONNECT_SECONDS))
+        if not found:
+            raise HostError(f"{HOST}: found no boot id")
+        return found[0]
+
+    def disconnect(self) -> None:
+        """Close ssh's shared connection, if there is one."""
+        argv = [*self.ssh[:-1], "-O", "exit", HOST]
+        subprocess.run(
+            argv, stdin=subprocess.DEVNULL, capture_output=True, check=False, timeout=_CONNECT_SECONDS
+        )
+
+    def wait_up(
+        self,
+        *,
+        other_than: str | None = None,
+        seconds: float = _BOOT_SECONDS,
+        alive: Callable[[], None] = lambda: None,
+        tail: Callable[[], str] = lambda: "",
+    ) -> str:
+        """Wait until the host answers by ssh; return the boot id.
+
+        Args:
+            other_than: boot id of the boot that shall be over.
+            seconds: how long at most.
+            alive: raises when waiting has become pointless.
+            tail: end of the serial console, for the message.
+
+        Raises:
+            HostError: it does not answer in time; the message ends with its serial console.
+        """
+        deadline = time.monotonic() + seconds
+        while True:
+            alive()
+            last = "it still runs the former boot"
+            try:
+                found = self.boot_id()
+            except HostError as error:
+                last = str(error)
+            else:
+                if found != other_than:
+                    return found
+            if time.monotonic() > deadline:
+                raise HostError(f"waited {seconds:.0f} s for {HOST}: {last}\nits console ends:\n{tail()}")
+            time.sleep(_POLL_SECONDS)
