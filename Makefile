@@ -72,11 +72,17 @@ bench: setup ## measure; prints a table and writes build/bench.json
 bench-docs: setup ## put the figures of build/bench.json into docs/performance.md
 	$(BIN)/python tests/bench/run.py --document docs/performance.md
 
+COMPILE = $(BIN)/uv pip compile --universal --generate-hashes --python-version 3.11 --no-config \
+	--no-emit-index-url --no-emit-find-links --custom-compile-command "make lock" --quiet \
+	$(if $(UPGRADE),--upgrade)
+
 .PHONY: lock
-lock: setup ## pin the requirements of pyproject.toml with their hashes; UPGRADE=1 takes newer ones
-	$(BIN)/uv pip compile pyproject.toml --universal --generate-hashes --all-extras --python-version 3.11 \
-		--no-config --no-emit-index-url --no-emit-find-links --custom-compile-command "make lock" \
-		$(if $(UPGRADE),--upgrade) --quiet --output-file requirements.txt
+lock: setup ## pin the requirements of pyproject.toml and of the roles with their hashes; UPGRADE=1 takes newer ones
+	$(COMPILE) pyproject.toml --all-extras --output-file requirements.txt
+	$(COMPILE) pyproject.toml --constraints requirements.txt --output-file roles/router_agent/files/requirements.txt
+	for wanted in $(wildcard roles/*/files/requirements.in); do \
+		$(COMPILE) $$wanted --constraints requirements.txt --output-file $${wanted%.in}.txt; \
+	done
 
 .PHONY: setup
 setup: packages $(STAMP) ## install Debian packages that are missing and the virtual environment
