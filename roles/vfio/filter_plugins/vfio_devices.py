@@ -1,0 +1,101 @@
+# Copyright: the authors of the router kit. SPDX-License-Identifier: Apache-2.0
+"""Ansible filters: which PCI devices VFIO gets, what it must keep its hands off, and how the IOMMU is turned on."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+PCI_ADDRESS = re.compile(r"[0-9a-f]{4}:[0-9a-f]{2}:[0-9a-f]{2}\.[0-7]")
+
+
+def pci_of(facts: Mapping[str, Any], device: str) -> str:
+    """PCI address of a device given by address or interface name; as it was given when this host has no such one."""
+    for nic in facts["nics"]:
+        if device in (nic["pci"], nic["interface"], nic.get("former_interface")):
+            return str(nic["pci"])
+    return device.lower()
+
+
+def vfio_devices(
+    facts: Mapping[str, Any],
+    ports: Sequence[Mapping[str, Any]],
+    *,
+    forwarding: str = "vpp",
+    functions: Sequence[Mapping[str, Any]] = (),
+    driver: str = "vfio-pci",
+) -> list[str]:
+    """PCI addresses that VFIO is to have: the ports when VPP forwards, and virtual functions that are to be bound.
+
+    Args:
+        facts: `ansible_facts.router_host`.
+        ports: `router_ports`.
+        forwarding: `router_forwarding`.
+        functions: `sriov_functions`; virtual functions that are not there yet are left out.
+        driver: driver that VFIO's devices are bound to.
+    """
+    wanted = [pci_of(facts, str(port["device"])) for port in ports] if forwarding == "vpp" else []
+    for function in functions:
+        if function.get("driver") == driver:
+            parent = pci_of(facts, str(function["device"]))
+            wanted += sorted(str(nic["pci"]) for nic in facts["nics"] if nic["physical_function"] == parent)
+    return list(dict.fromkeys(wanted))
+
+
+def unresolved(devices: Sequence[str]) -> list[str]:
+    """Devices that are no PCI address: names of interfaces that this host does not have."""
+    return [device for device in devices if not PCI_ADDRESS.fullmatch(device)]
+
+
+def protected(facts: Mapping[str, Any], further: Sequence[str] = ()) -> dict[str, str]:
+    """Reason, by PCI address, of each NIC that must not be taken; `further` are interfaces the operator names."""
+    reasons = {}
+    for nic in facts["nics"]:
+        found = list(nic["management"])
+        if not found and {nic["interface"], nic["pci"]} & set(further):
+            found = ["is listed in router_management_interfaces"]
+        if found:
+            name = f" ({nic['interface']})" if nic["interface"] else ""
+            reasons[str(nic["pci"])] = f"{' and '.join(found)}{name}"
+    return reasons
+
+
+def to_take(facts: Mapping[str, Any], devices: Sequence[str], driver: str) -> list[str]:
+    """Wanted devices that are not yet bound, or not for good."""
+    bound = {nic["pci"] for nic in facts["nics"] if nic["driver"] == driver and nic["override"] == driver}
+    return [device for device in devices if device not in bound]
+
+
+def to_give_back(facts: Mapping[str, Any], devices: Sequence[str], driver: str) -> list[str]:
+    """NICs with an override to the driver that nobody wants; the record on the host tells whether they are ours."""
+    return [str(nic["pci"]) for nic in facts["nics"] if nic["override"] == driver and nic["pci"] not in devices]
+
+
+def iommu_arguments(facts: Mapping[str, Any]) -> list[str]:
+    """Kernel arguments that turn the IOMMU on, and leave devices of the kernel untranslated (iommu=pt).
+
+    By the firmware's table: DMAR is Intel's VT-d, IVRS is AMD-Vi, which the kernel turns on by itself; a virtual
+    CPU's vendor says nothing. Documentation/admin-guide/kernel-parameters.rst.
+    """
+    tables = facts["iommu"]["tables"]
+    if "DMAR" in tables:
+        return ["intel_iommu=on", "iommu=pt"]
+    if "IVRS" in tables:
+        return ["iommu=pt"]
+    return []
+
+
+class FilterModule:
+    """Filters of role vfio."""
+
+    def filters(self) -> dict[str, Callable[..., Any]]:
+        """Name of each filter and its function."""
+        return {
+            "vfio_devices": vfio_devices,
+            "vfio_unresolved": unresolved,
+            "vfio_protected": protected,
+            "vfio_to_take": to_take,
+            "vfio_to_give_back": to_give_back,
+            "vfio_iommu_arguments": iommu_arguments,
+        }
