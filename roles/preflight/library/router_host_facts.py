@@ -71,10 +71,11 @@ ansible_facts:
         - C(cpu) {model, flags, cores [{id, package, core, node, online}], isolated (ids)}; C(memory_bytes).
         - C(numa_nodes) [{id, cpus, memory_bytes, hugepages {"2048" {total, free}, "1048576" {total, free}}}].
         - C(iommu) {tables, enabled}; C(noiommu); C(modules) (loaded or built in); C(secure_boot); C(boot_id).
-        - C(nics) [{pci, vendor, device, name, driver, override, interface, mac, numa_node, iommu_group,
-          group_members (PCI addresses of all but bridges), group_others (words), speed_mbps, rated_mbps,
-          ceiling_mpps, pcie_mbps, carrier, addresses, sriov_total, sriov_count, physical_function,
-          management (reasons, empty when the NIC is free)}].
+        - C(nics) [{pci, vendor, device, name, driver, override, interface, former_interface (its name before the
+          kit took or renamed it), mac, numa_node, iommu_group, group_members (PCI addresses of all but bridges),
+          group_others [{pci, name, driver}], speed_mbps, rated_mbps, ceiling_mpps, pcie_mbps, carrier, addresses,
+          sriov_total, sriov_count, physical_function, management (reasons, empty when the NIC is free)}].
+        - C(interfaces) {name [addresses]} of all interfaces, other than NICs too.
         - C(management) [{interface, pci, reasons}].
       type: dict
 """
@@ -309,6 +310,7 @@ class HostReader:
             "noiommu": self.text(self.sys / "module/vfio/parameters/enable_unsafe_noiommu_mode") == "Y",
             "modules": self.modules(),
             "nics": nics,
+            "interfaces": addresses,
             "management": [
                 {"interface": name, "pci": self.pci_of(name, nics), "reasons": found}
                 for name, found in sorted(reasons.items())
@@ -464,13 +466,16 @@ class HostReader:
         """Every PCI function of class network, by PCI address."""
         functions = self.entries(self.pci_devices)
         single_node = len(self.entries(self.sys / "devices/system/node", "node[0-9]*")) <= 1
+        former = self.former_interfaces()
         return [
-            self.nic(path, addresses, single_node)
+            self.nic(path, addresses, single_node, former)
             for path in functions
             if self.text(path / "class").startswith(PCI_CLASS_NETWORK)
         ]
 
-    def nic(self, path: Path, addresses: dict[str, list[str]], single_node: bool) -> dict[str, Any]:
+    def nic(
+        self, path: Path, addresses: dict[str, list[str]], single_node: bool, former: dict[str, str]
+    ) -> dict[str, Any]:
         """One NIC; see RETURN. `numa_node` is -1 only where there are several and the firmware is silent."""
         vendor = self.text(path / "vendor").removeprefix("0x")
         device = self.text(path / "device").removeprefix("0x")
@@ -491,11 +496,13 @@ class HostReader:
             "driver": self.link_name(path / "driver"),
             "override": override if override not in ("", "(null)") else None,
             "interface": interface,
+            "former_interface": former.get(path.name)
+            or (self.predictable_name(interface) if interface else None),
             "mac": self.text(self.net / interface / "address") if interface else None,
             "numa_node": 0 if numa_node < 0 and single_node else numa_node,
             "iommu_group": int(group) if group and group.isdigit() else None,
             "group_members": members,
-            "group_others": [self.in_words(name) for name in members if name != path.name],
+            "group_others": [self.device(name) for name in members if name != path.name],
             "speed_mbps": speed if speed > 0 else None,
             "rated_mbps": model.rated_mbps or None,
             "ceiling_mpps": model.ceiling_mpps or None,
@@ -534,13 +541,31 @@ class HostReader:
         """Whether a PCI function is a bridge."""
         return self.text(self.pci_devices / pci / "class").startswith(PCI_CLASS_BRIDGE)
 
-    def in_words(self, pci: str) -> str:
-        """A PCI function for people: address, model, driver."""
+    def device(self, pci: str) -> dict[str, Any]:
+        """{pci, name, driver} of any PCI function."""
         path = self.pci_devices / pci
         ids = ":".join(self.text(path / part).removeprefix("0x") for part in ("vendor", "device"))
         name = NIC_MODELS[ids].name if ids in NIC_MODELS else ids
-        driver = self.link_name(path / "driver")
-        return f"{pci} ({name}, {f'driver {driver}' if driver else 'no driver'})"
+        return {"pci": pci, "name": name, "driver": self.link_name(path / "driver")}
+
+    def former_interfaces(self) -> dict[str, str]:
+        """{PCI address: interface} of NICs that role vfio took; its record has address, driver, interface."""
+        record = self.text(self.root / "etc/pop-router/vfio-devices")
+        words = [line.split() for line in record.splitlines() if not line.startswith("#")]
+        return {entry[0]: entry[2] for entry in words if len(entry) > 2 and entry[2] != "-"}
+
+    def predictable_name(self, interface: str) -> str | None:
+        """Name that udev had chosen for an interface that was renamed since, by its database.
+
+        In the order of systemd.net-naming-scheme(7) and 99-default.link; None where udev says nothing, or the
+        interface still has that name.
+        """
+        index = self.text(self.net / interface / "ifindex")
+        database = self.text(self.root / f"run/udev/data/n{index}")
+        names = dict(re.findall(r"^E:ID_NET_NAME_(\w+)=(.+)$", database, re.MULTILINE))
+        chosen = (names.get(kind) for kind in ("FROM_DATABASE", "ONBOARD", "SLOT", "PATH"))
+        first = next(filter(None, chosen), None)
+        return None if first == interface else first
 
     # Management
 
