@@ -8,7 +8,7 @@ from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
-#: Speed one worker is counted for, Mbit/s: a core forwards about 10 Gbit/s of small packets with a full table.
+#: Port speed counted for one worker, Mbit/s: about what a core forwards of small packets with a full table.
 WORKER_MBPS = 10_000
 #: A physical core in this many stays with Linux, for FRR, the agent and interrupts.
 HOUSEKEEPING_SHARE = 4
@@ -44,9 +44,9 @@ def physical_cores(facts: Mapping[str, Any]) -> dict[CoreKey, list[int]]:
 def node_speeds(facts: Mapping[str, Any], ports: Sequence[Mapping[str, Any]]) -> Counter[int]:
     """Rated speed of the ports on each NUMA node, Mbit/s; a NIC whose model fixes none counts for one worker.
 
-    The speed of the link is no measure: it is gone once vfio has the NIC, and the layout must not change by that.
-    A port whose NIC is not on this host is left out: saying so is the preflight's business. A NIC without a node
-    counts for the first one.
+    The speed of the link is no measure: it is gone once vfio has the NIC, and the layout must not change by
+    that. A port whose NIC is not on this host is left out: saying so is the preflight's business. A NIC
+    without a node counts for the first one.
     """
     first = min((int(node["id"]) for node in facts["numa_nodes"]), default=0)
     speeds: Counter[int] = Counter()
@@ -88,11 +88,12 @@ def cpu_layout(
 ) -> dict[str, Any]:
     """Divide the CPUs of a host.
 
-    CPU 0 and the other hardware threads of its core always stay with Linux, and so does one physical core in four
-    (at least that one). The main thread gets the first core that is left on the node with the fastest ports, the
-    workers those after it. Where only one core is left (two physical cores) it becomes a worker and the main
-    thread shares CPU 0; where none is, VPP runs without workers. Each worker has a physical core to itself, whose other
-    threads are isolated too and stay idle, unless `share_siblings` makes workers of them as well.
+    CPU 0 and the other hardware threads of its core always stay with Linux, and so does one physical core
+    in four (at least that one). The main thread gets the first core that is left on the node with the
+    fastest ports, the workers those after it. Where only one core is left (two physical cores) it becomes a
+    worker and the main thread shares CPU 0; where none is, VPP runs without workers. Each worker has a
+    physical core to itself, whose other threads are isolated too and stay idle, unless `share_siblings`
+    makes workers of them as well.
 
     Args:
         facts: `ansible_facts.router_host`.
@@ -128,8 +129,8 @@ def cpu_layout(
     workers = sorted(workers[:worker_count])
     if worker_count is not None and len(workers) < worker_count:
         raise CpuLayoutError(
-            f"cpu_isolation_worker_count: found {worker_count}, expected at most {len(workers)}: the host has "
-            f"{len(order)} physical cores, of which CPU 0's stays with Linux"
+            f"cpu_isolation_worker_count: found {worker_count}, expected at most {len(workers)}: "
+            f"the host has {len(order)} physical cores, of which CPU 0's stays with Linux"
             + (" and one is VPP's main thread" if main_core else "")
         )
     if not workers:
@@ -158,16 +159,23 @@ def layout_problems(
     for name, cpus in (("main_core", [main]), ("workers", workers), ("cores", isolated)):
         if absent := sorted(set(cpus) - online):
             problems.append(
-                f"cpu_isolation_{name}: found {cpu_list(absent)}, expected CPUs that are online ({cpu_list(online)})"
+                f"cpu_isolation_{name}: found {cpu_list(absent)}, expected CPUs that are online "
+                f"({cpu_list(online)})"
             )
     if 0 in isolated or 0 in workers:
-        problems.append("cpu_isolation_cores: found CPU 0, expected it to stay with Linux: it takes the timers")
+        problems.append(
+            "cpu_isolation_cores: found CPU 0, expected it to stay with Linux: it takes the timers"
+        )
     if main in workers:
-        problems.append(f"cpu_isolation_workers: found {main}, which is also cpu_isolation_main_core: choose another")
+        problems.append(
+            f"cpu_isolation_workers: found {main}, which is also cpu_isolation_main_core: choose another"
+        )
     if isolated and not online - set(isolated):
         problems.append("cpu_isolation_cores: found every CPU, expected one at least to be left to Linux")
     if loose := sorted(set(workers) - set(isolated)):
-        problems.append(f"cpu_isolation_cores: found no {cpu_list(loose)}, expected every worker to be isolated")
+        problems.append(
+            f"cpu_isolation_cores: found no {cpu_list(loose)}, expected every worker to be isolated"
+        )
     return problems
 
 

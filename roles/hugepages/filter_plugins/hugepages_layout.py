@@ -35,7 +35,7 @@ def node_of(facts: Mapping[str, Any], port: Mapping[str, Any]) -> int | None:
 
 
 def buffers(ports: Sequence[Mapping[str, Any]], workers: int) -> int:
-    """Buffers a NUMA node needs for its ports: 2.5 x (descriptors of all queues + 256 a worker), 16,384 at least."""
+    """Buffers a NUMA node needs: 2.5 x (descriptors of its ports + 256 a worker), 16,384 at least."""
     descriptors = 0
     for port in ports:
         receive = (port.get("rx_queues") or max(1, workers)) * (port.get("rx_descriptors") or DESCRIPTORS)
@@ -55,9 +55,9 @@ def hugepages_needed(
 ) -> list[dict[str, Any]]:
     """Pages of 2 MiB each NUMA node needs for VPP.
 
-    On every node with memory: buffers x 2,560 bytes; on nodes with ports 64 MiB for DPDK; on the node of the main
-    thread what VPP's heap and stats segment take of huge pages. Each is rounded up to whole pages, because each is
-    a mapping of its own. None when the kernel forwards.
+    On every node with memory: buffers x 2,560 bytes; on nodes with ports 64 MiB for DPDK; on the node of
+    the main thread what VPP's heap and stats segment take of huge pages. Each is rounded up to whole pages,
+    because each is a mapping of its own. None when the kernel forwards.
 
     Args:
         facts: `ansible_facts.router_host`.
@@ -87,8 +87,8 @@ def hugepages_needed(
 def hugepages_arguments(pages: Sequence[Mapping[str, Any]], default_size: str) -> list[str]:
     """Kernel arguments that reserve `pages` at boot.
 
-    hugepagesz= applies to the hugepages= after it, and that takes counts by node (Documentation/admin-guide/mm/
-    hugetlbpage.rst, Linux 5.16): the order of the list matters.
+    hugepagesz= applies to the hugepages= after it, and that takes counts by node
+    (Documentation/admin-guide/mm/hugetlbpage.rst, Linux 5.16): the order of the list matters.
     """
     if not pages:
         return []
@@ -111,7 +111,9 @@ def hugepages_reserved(facts: Mapping[str, Any], size: str) -> bool:
     return any(int(node["hugepages"].get(PAGE_KIB[size], {}).get("total", 0)) for node in facts["numa_nodes"])
 
 
-def hugepages_problems(facts: Mapping[str, Any], pages: Sequence[Mapping[str, Any]], default_size: str) -> list[str]:
+def hugepages_problems(
+    facts: Mapping[str, Any], pages: Sequence[Mapping[str, Any]], default_size: str
+) -> list[str]:
     """What is wrong with the pages asked for on this host; empty when nothing is."""
     nodes = {int(node["id"]): int(node["memory_bytes"]) for node in facts["numa_nodes"]}
     problems = []
@@ -123,7 +125,9 @@ def hugepages_problems(facts: Mapping[str, Any], pages: Sequence[Mapping[str, An
             known = ", ".join(map(str, sorted(nodes)))
             problems.append(f"hugepages_per_node: found node {node}, expected one of this host ({known})")
         if (node, size) in seen:
-            problems.append(f"hugepages_per_node: found node {node} with {size} twice, expected one entry: add them up")
+            problems.append(
+                f"hugepages_per_node: found node {node} with {size} twice, expected one entry: add them up"
+            )
         if count < 0:
             problems.append(f"hugepages_per_node: found {count} pages on node {node}, expected 0 or more")
         seen.add((node, size))
@@ -131,13 +135,15 @@ def hugepages_problems(facts: Mapping[str, Any], pages: Sequence[Mapping[str, An
     for node, wanted in asked.items():
         if wanted >= nodes.get(node, wanted + 1):
             problems.append(
-                f"hugepages_per_node: found {wanted // MIB} MiB on node {node}, expected less than its memory of "
-                f"{nodes[node] // MIB} MiB: ask for fewer pages, expect fewer routes or add memory"
+                f"hugepages_per_node: found {wanted // MIB} MiB on node {node}, expected less than "
+                f"its memory of {nodes[node] // MIB} MiB: ask for fewer pages, expect fewer routes or add memory"
             )
     sizes = {str(entry["size"]) for entry in pages}
     lacks_1g = facts["machine"] == "x86_64" and "pdpe1gb" not in facts["cpu"]["flags"]
     if lacks_1g and pages and "1G" in {*sizes, default_size}:
-        problems.append("hugepages_per_node: found pages of 1G, expected 2M: this CPU has none of 1G (no pdpe1gb)")
+        problems.append(
+            "hugepages_per_node: found pages of 1G, expected 2M: this CPU has none of 1G (no pdpe1gb)"
+        )
     return problems
 
 

@@ -1,8 +1,9 @@
 # Copyright: the authors of the router kit. SPDX-License-Identifier: Apache-2.0
 """Ansible module: keep a drop-in of GRUB that adds kernel arguments, and write grub.cfg once when it changed.
 
-GRUB's settings are shell files which grub-mkconfig sources in turn: /etc/default/grub, then /etc/default/grub.d/*.cfg
-in alphabetical order. They are read here the same way, by a shell, so that what is compared is what GRUB will see.
+GRUB's settings are shell files which grub-mkconfig sources in turn: /etc/default/grub, then
+/etc/default/grub.d/*.cfg in alphabetical order. They are read here the same way, by a shell, so that what
+is compared is what GRUB will see.
 """
 
 from __future__ import annotations
@@ -21,8 +22,9 @@ DOCUMENTATION = r"""
 module: grub_arguments
 short_description: Keep a drop-in of GRUB that adds kernel arguments
 description:
-  - Writes one drop-in under /etc/default/grub.d and runs update-grub once when it changed, or when grub.cfg lacks
-    an argument because an earlier run was cut off. If update-grub fails, the former drop-in is put back.
+  - Writes one drop-in under /etc/default/grub.d and runs update-grub once when it changed, or when grub.cfg
+    lacks an argument because an earlier run was cut off. If update-grub fails, the former drop-in is put
+    back.
   - Refuses arguments that the operator's own settings give another value.
   - Remembers in a record which arguments were ever put in, to tell those that were withdrawn but still run.
 options:
@@ -224,7 +226,9 @@ def check_effective(host: Host, arguments: Sequence[str], content: str, foreign:
     with tempfile.TemporaryDirectory() as directory:
         candidate = Path(directory) / host.drop_in.name
         candidate.write_text(content)
-        later = [path for path in foreign if path.parent == host.drop_in.parent and path.name > candidate.name]
+        later = [
+            path for path in foreign if path.parent == host.drop_in.parent and path.name > candidate.name
+        ]
         earlier = [path for path in foreign if path not in later]
         always, _ = grub_settings([*earlier, candidate, *later])
     lost = [argument for argument in arguments if argument not in always]
@@ -313,7 +317,9 @@ def main() -> None:
     problems = boot_loader_problems(host) if module.params["require_grub_boot"] else []
     if problems:
         module.fail_json(
-            msg="this host does not boot by GRUB: found that " + "; ".join(problems) + ". Kernel arguments are "
+            msg="this host does not boot by GRUB: found that "
+            + "; ".join(problems)
+            + ". Kernel arguments are "
             "set by GRUB only: install GRUB and boot by it, or set kernel_cmdline_require_grub_boot to false "
             "where an image is built that GRUB will boot"
         )

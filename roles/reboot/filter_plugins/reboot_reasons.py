@@ -13,7 +13,9 @@ def argument_reasons(running: Iterable[str], wanted: Sequence[str], withdrawn: S
     """Kernel arguments that are wanted and missing, or withdrawn and still there."""
     present = set(running)
     missing = [argument for argument in dict.fromkeys(wanted) if argument not in present]
-    left = [argument for argument in dict.fromkeys(withdrawn) if argument in present and argument not in wanted]
+    left = [
+        argument for argument in dict.fromkeys(withdrawn) if argument in present and argument not in wanted
+    ]
     reasons = []
     if missing:
         reasons.append(f"the running kernel lacks the arguments {' '.join(missing)}")
@@ -23,7 +25,7 @@ def argument_reasons(running: Iterable[str], wanted: Sequence[str], withdrawn: S
 
 
 def page_reasons(nodes: Sequence[Mapping[str, Any]], wanted: Sequence[Mapping[str, Any]]) -> list[str]:
-    """NUMA nodes whose huge pages are not exactly those wanted; a node not named wants none of a wanted size."""
+    """NUMA nodes without exactly the huge pages wanted; a node not named wants none of a wanted size."""
     count = {(int(pages["node"]), str(pages["size"])): int(pages["count"]) for pages in wanted}
     sizes = sorted({size for _, size in count})
     present = {int(node["id"]): node["hugepages"] for node in nodes}

@@ -1,5 +1,5 @@
 # Copyright: the authors of the router kit. SPDX-License-Identifier: Apache-2.0
-"""Ansible filters: which PCI devices VFIO gets, what it must keep its hands off, and how the IOMMU is turned on."""
+"""Ansible filters: which PCI devices VFIO gets, which it must not, and how the IOMMU is turned on."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ PCI_ADDRESS = re.compile(r"[0-9a-f]{4}:[0-9a-f]{2}:[0-9a-f]{2}\.[0-7]")
 
 
 def pci_of(facts: Mapping[str, Any], device: str) -> str:
-    """PCI address of a device given by address or interface name; as it was given when this host has no such one."""
+    """PCI address of a device given by address or interface name; unchanged when this host has none such."""
     for nic in facts["nics"]:
         if device in (nic["pci"], nic["interface"], nic.get("former_interface")):
             return str(nic["pci"])
@@ -26,7 +26,7 @@ def vfio_devices(
     functions: Sequence[Mapping[str, Any]] = (),
     driver: str = "vfio-pci",
 ) -> list[str]:
-    """PCI addresses that VFIO is to have: the ports when VPP forwards, and virtual functions that are to be bound.
+    """PCI addresses that VFIO is to have: VPP's ports, and virtual functions to be bound.
 
     Args:
         facts: `ansible_facts.router_host`.
@@ -49,7 +49,7 @@ def unresolved(devices: Sequence[str]) -> list[str]:
 
 
 def protected(facts: Mapping[str, Any], further: Sequence[str] = ()) -> dict[str, str]:
-    """Reason, by PCI address, of each NIC that must not be taken; `further` are interfaces the operator names."""
+    """Reasons by PCI address of NICs that must not be taken; `further` are interfaces the operator names."""
     reasons = {}
     for nic in facts["nics"]:
         found = list(nic["management"])
@@ -68,15 +68,17 @@ def to_take(facts: Mapping[str, Any], devices: Sequence[str], driver: str) -> li
 
 
 def to_give_back(facts: Mapping[str, Any], devices: Sequence[str], driver: str) -> list[str]:
-    """NICs with an override to the driver that nobody wants; the record on the host tells whether they are ours."""
-    return [str(nic["pci"]) for nic in facts["nics"] if nic["override"] == driver and nic["pci"] not in devices]
+    """NICs with an override nobody wants; the record on the host tells whether they are ours."""
+    return [
+        str(nic["pci"]) for nic in facts["nics"] if nic["override"] == driver and nic["pci"] not in devices
+    ]
 
 
 def iommu_arguments(facts: Mapping[str, Any]) -> list[str]:
     """Kernel arguments that turn the IOMMU on, and leave devices of the kernel untranslated (iommu=pt).
 
-    By the firmware's table: DMAR is Intel's VT-d, IVRS is AMD-Vi, which the kernel turns on by itself; a virtual
-    CPU's vendor says nothing. Documentation/admin-guide/kernel-parameters.rst.
+    By the firmware's table: DMAR is Intel's VT-d, IVRS is AMD-Vi, which the kernel turns on by itself; a
+    virtual CPU's vendor says nothing. Documentation/admin-guide/kernel-parameters.rst.
     """
     tables = facts["iommu"]["tables"]
     if "DMAR" in tables:

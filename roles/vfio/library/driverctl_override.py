@@ -1,8 +1,8 @@
 # Copyright: the authors of the router kit. SPDX-License-Identifier: Apache-2.0
 """Ansible module: bind PCI devices to vfio-pci by driverctl, for good, and give back those no longer wanted.
 
-driverctl keeps an override for each device in /etc/driverctl.d, which udev applies again at every boot. Which of them
-are ours is written to /etc/pop-router/vfio-devices: only those are ever given back.
+driverctl keeps an override for each device in /etc/driverctl.d, which udev applies again at every boot.
+Which of them are ours is written to /etc/pop-router/vfio-devices: only those are ever given back.
 """
 
 from __future__ import annotations
@@ -18,9 +18,10 @@ DOCUMENTATION = r"""
 module: driverctl_override
 short_description: Bind PCI devices to vfio-pci, and give back those no longer wanted
 description:
-  - Handles the whole list in one call. Everything is checked for every device before the first one is touched.
-  - Refuses devices that are protected, whose IOMMU group is shared with a device of a kernel driver, that have
-    virtual functions, or that somebody else gave another override.
+  - Handles the whole list in one call. Everything is checked for every device before the first one is
+    touched.
+  - Refuses devices that are protected, whose IOMMU group is shared with a device of a kernel driver, that
+    have virtual functions, or that somebody else gave another override.
   - Gives back only devices that this module took, and proves that a kernel driver has them again.
 options:
   devices:
@@ -189,7 +190,7 @@ def open_files(process: Path) -> list[str]:
 
 
 def run_command(command: Sequence[str], timeout: int) -> tuple[int, str]:
-    """Exit status and standard error of a command; a status that is not 0 when it cannot be run or is too slow."""
+    """Exit status and standard error of a command; not 0 when it cannot be run or is too slow."""
     try:
         run = subprocess.run(command, capture_output=True, text=True, check=False, timeout=timeout)
     except subprocess.TimeoutExpired:
@@ -237,7 +238,9 @@ def plan_taking(
 ) -> None:
     """Add to `result` what one wanted device needs, or why it cannot be had."""
     if not devices.exists(device):
-        result.problems.append(f"{device} was not found on this host: correct the port, or see whether the NIC is seated")
+        result.problems.append(
+            f"{device} was not found on this host: correct the port, or see whether the NIC is seated"
+        )
         return
     if device in protected:
         result.problems.append(f"{device} must not be taken: it {protected[device]}")
@@ -248,24 +251,28 @@ def plan_taking(
     foreign = devices.override(device)
     if foreign and foreign != driver and device not in record:
         result.problems.append(
-            f"{device} has an override to {foreign} that this kit did not set ({devices.override_file(device)}), "
+            f"{device} has an override to {foreign} that this kit did not set "
+            f"({devices.override_file(device)}), "
             f"expected none: remove it with `driverctl unset-override {device}` if nobody needs it"
         )
     if count := devices.virtual_functions(device):
         result.problems.append(
-            f"{device} has {count} virtual functions, which would go away with its driver: take those, not the NIC itself"
+            f"{device} has {count} virtual functions, which would go away with its driver: take those, not "
+            "the NIC itself"
         )
     if not devices.group(device):
         if not allow_no_iommu:
             result.pending.append(
-                f"{device} has no IOMMU group, so the IOMMU is off: turn on VT-d or AMD-Vi in the BIOS and boot with the "
+                f"{device} has no IOMMU group, so the IOMMU is off: turn on VT-d or AMD-Vi in the BIOS and "
+                "boot with the "
                 "kernel arguments of role vfio, or accept unsafe DMA with vfio_allow_no_iommu"
             )
         return
     for neighbour in devices.group_neighbours(device):
         if neighbour not in wanted and (name := devices.driver(neighbour)) not in HARMLESS_DRIVERS:
             result.problems.append(
-                f"{device} shares IOMMU group {devices.group(device)} with {neighbour} (driver {name}), which would have to "
+                f"{device} shares IOMMU group {devices.group(device)} with {neighbour} (driver {name}), "
+                "which would have to "
                 "be taken too: put the NIC into another slot, or take both"
             )
 
@@ -275,7 +282,8 @@ def enable_no_iommu(devices: Devices, run: Runner, timeout: int) -> None:
     status, error = run(["modprobe", "vfio"], timeout)
     if not devices.no_iommu_switch.is_file():
         raise OverrideError(
-            "vfio_allow_no_iommu is true and found no no-IOMMU mode in this kernel's vfio module, expected one built with "
+            "vfio_allow_no_iommu is true and found no no-IOMMU mode in this kernel's vfio module, expected "
+            "one built with "
             f"CONFIG_VFIO_NOIOMMU: turn the IOMMU on instead{f' ({error})' if status else ''}"
         )
     devices.no_iommu_switch.write_text("Y\n")
@@ -294,7 +302,8 @@ def take_device(devices: Devices, device: str, driver: str, run: Runner, timeout
     run(["driverctl", "unset-override", device], timeout)
     raise OverrideError(
         f"binding {device} to {driver} failed, found driver {found}: {error or 'driverctl named no cause'}. "
-        f"It has been given back (driver {devices.driver(device) or 'none'}); see journalctl -k -g '{device}|vfio'"
+        f"It has been given back (driver {devices.driver(device) or 'none'}); see journalctl -k -g "
+        f"'{device}|vfio'"
     )
 
 
@@ -312,7 +321,8 @@ def give_back_device(devices: Devices, device: str, driver: str, run: Runner, ti
         expected = former.driver or found
         if status or not found or found == driver or found != expected:
             raise OverrideError(
-                f"giving {device} back failed: found driver {found or 'none'}, expected {expected or 'a kernel driver'}"
+                f"giving {device} back failed: found driver {found or 'none'}, expected "
+                f"{expected or 'a kernel driver'}"
                 f"{f': {error}' if error else ''}. See journalctl -k -g '{device}'"
             )
     devices.override_file(device).unlink(missing_ok=True)
@@ -321,7 +331,13 @@ def give_back_device(devices: Devices, device: str, driver: str, run: Runner, ti
 
 
 def carry_out(
-    devices: Devices, steps: Plan, driver: str, *, allow_no_iommu: bool = False, run: Runner = run_command, timeout: int = 60
+    devices: Devices,
+    steps: Plan,
+    driver: str,
+    *,
+    allow_no_iommu: bool = False,
+    run: Runner = run_command,
+    timeout: int = 60,
 ) -> None:
     """Do what was planned; give back first, so that a device may go from one use to another.
 
@@ -379,7 +395,8 @@ def main() -> None:
     record = devices.record()
     before = shown(devices, touched)
     after = "".join(
-        f"{name} {driver if name in steps.take else record[name].driver or 'its kernel driver'}\n" for name in sorted(touched)
+        f"{name} {driver if name in steps.take else record[name].driver or 'its kernel driver'}\n"
+        for name in sorted(touched)
     )
     if touched and not module.check_mode:
         try:
