@@ -143,6 +143,9 @@ CASES: dict[str, dict[str, Any]] = {
     "router-agent.service": {
         "executable": "/opt/router-agent/bin/router-agent",
         "config_file": "/etc/router-agent/agent.yaml",
+        "user": "router-agent",
+        "socket_groups": ["exabgp", "vpp"],
+        "namespaces": False,
         "after": ["frr.service", "vpp.service"],
         "watchdog_seconds": 10,
         "start_seconds": 300,
