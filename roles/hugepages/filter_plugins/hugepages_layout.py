@@ -55,9 +55,10 @@ def hugepages_needed(
 ) -> list[dict[str, Any]]:
     """Pages of 2 MiB each NUMA node needs for VPP.
 
-    On every node with memory: buffers x 2,560 bytes; on nodes with ports 64 MiB for DPDK; on the node of
-    the main thread what VPP's heap and stats segment take of huge pages. Each is rounded up to whole pages,
-    because each is a mapping of its own. None when the kernel forwards.
+    On every node with memory: buffers x 2,560 bytes, as many as the node with the most ports needs, because
+    VPP takes one figure for all nodes; on nodes with ports 64 MiB for DPDK; on the node of the main thread
+    what VPP's heap and stats segment take of huge pages. Each is rounded up to whole pages, because each is
+    a mapping of its own. None when the kernel forwards.
 
     Args:
         facts: `ansible_facts.router_host`.
@@ -73,10 +74,12 @@ def hugepages_needed(
     if forwarding != "vpp":
         return []
     main_node = next((int(cpu["node"]) for cpu in facts["cpu"]["cores"] if int(cpu["id"]) == main_core), 0)
+    nodes = sorted(int(node["id"]) for node in facts["numa_nodes"] if int(node["memory_bytes"]) > 0)
+    by_node = {node: [port for port in ports if node_of(facts, port) == node] for node in nodes}
+    most = max(buffers(here, workers) for here in by_node.values())
     pages = []
-    for node in sorted(int(node["id"]) for node in facts["numa_nodes"] if int(node["memory_bytes"]) > 0):
-        here = [port for port in ports if node_of(facts, port) == node]
-        needs = [buffers(here, workers) * BUFFER_BYTES]
+    for node, here in by_node.items():
+        needs = [most * BUFFER_BYTES]
         needs += [DPDK_BYTES] if here else []
         needs += [heap_bytes] if node == main_node else []
         count = sum(math.ceil(need / PAGE_BYTES["2M"]) for need in needs)
@@ -136,7 +139,7 @@ def hugepages_problems(
         if wanted >= nodes.get(node, wanted + 1):
             problems.append(
                 f"hugepages_per_node: found {wanted // MIB} MiB on node {node}, expected less than "
-                f"its memory of {nodes[node] // MIB} MiB: ask for fewer pages, expect fewer routes or add memory"
+                f"its memory of {nodes[node] // MIB} MiB: ask for fewer pages, or add memory"
             )
     sizes = {str(entry["size"]) for entry in pages}
     lacks_1g = facts["machine"] == "x86_64" and "pdpe1gb" not in facts["cpu"]["flags"]

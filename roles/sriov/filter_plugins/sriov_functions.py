@@ -23,14 +23,15 @@ def functions_of_ports(
     for port in ports:
         if not port.get("vfs"):
             continue
-        nic = find_nic(facts, str(port["device"]))
+        # A NIC that stays with the kernel has the port's name once role interfaces is done.
+        nic = find_nic(facts, str(port["device"])) or find_nic(facts, str(port["name"]))
         driver = port["vfs"].get("driver") or ("vfio-pci" if forwarding == "vpp" else "")
         functions.append({**port["vfs"], "device": nic["pci"] if nic else port["device"], "driver": driver})
     return functions
 
 
 def settings(function: Mapping[str, Any], index: int) -> str:
-    """Settings of a virtual function for `ip link set dev NAME vf INDEX` (ip-link(8)), with a leading blank."""
+    """Settings of a virtual function for `ip link set dev NAME vf INDEX` (ip-link(8)), after a blank."""
     macs = function.get("macs") or []
     words = ["mac", str(macs[index]).lower()] if index < len(macs) else []
     words += ["vlan", str(function.get("vlan") or 0)]

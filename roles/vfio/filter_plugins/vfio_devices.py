@@ -18,6 +18,13 @@ def pci_of(facts: Mapping[str, Any], device: str) -> str:
     return device.lower()
 
 
+def port_pci(facts: Mapping[str, Any], port: Mapping[str, Any]) -> str:
+    """PCI address of a port's NIC; the kernel knows it by the port's name where it forwarded before VPP."""
+    device = pci_of(facts, str(port["device"]))
+    renamed = pci_of(facts, str(port["name"]))
+    return renamed if unresolved([device]) and not unresolved([renamed]) else device
+
+
 def vfio_devices(
     facts: Mapping[str, Any],
     ports: Sequence[Mapping[str, Any]],
@@ -35,7 +42,7 @@ def vfio_devices(
         functions: `sriov_functions`; virtual functions that are not there yet are left out.
         driver: driver that VFIO's devices are bound to.
     """
-    wanted = [pci_of(facts, str(port["device"])) for port in ports] if forwarding == "vpp" else []
+    wanted = [port_pci(facts, port) for port in ports] if forwarding == "vpp" else []
     for function in functions:
         if function.get("driver") == driver:
             parent = pci_of(facts, str(function["device"]))

@@ -252,28 +252,25 @@ def plan_taking(
     if foreign and foreign != driver and device not in record:
         result.problems.append(
             f"{device} has an override to {foreign} that this kit did not set "
-            f"({devices.override_file(device)}), "
-            f"expected none: remove it with `driverctl unset-override {device}` if nobody needs it"
+            f"({devices.override_file(device)}), expected none: remove it with `driverctl unset-override {device}` if nobody needs it"
         )
     if count := devices.virtual_functions(device):
         result.problems.append(
-            f"{device} has {count} virtual functions, which would go away with its driver: take those, not "
-            "the NIC itself"
+            f"{device} has {count} virtual functions, which would go away with its driver: "
+            "take those, not the NIC itself"
         )
     if not devices.group(device):
         if not allow_no_iommu:
             result.pending.append(
-                f"{device} has no IOMMU group, so the IOMMU is off: turn on VT-d or AMD-Vi in the BIOS and "
-                "boot with the "
-                "kernel arguments of role vfio, or accept unsafe DMA with vfio_allow_no_iommu"
+                f"{device} has no IOMMU group, so the IOMMU is off: turn on VT-d or AMD-Vi in the BIOS "
+                "and boot with the kernel arguments of role vfio, or accept unsafe DMA with vfio_allow_no_iommu"
             )
         return
     for neighbour in devices.group_neighbours(device):
         if neighbour not in wanted and (name := devices.driver(neighbour)) not in HARMLESS_DRIVERS:
             result.problems.append(
                 f"{device} shares IOMMU group {devices.group(device)} with {neighbour} (driver {name}), "
-                "which would have to "
-                "be taken too: put the NIC into another slot, or take both"
+                "which would have to be taken too: put the NIC into another slot, or take both"
             )
 
 
