@@ -14,7 +14,7 @@ Problem = dict[str, str]
 
 MIB = 1 << 20
 PAGE_BYTES = {"2M": 2 * MIB, "1G": 1 << 30}
-# The x86-64-v2 level (System V ABI, x86-64 psABI 1.0), which VPP's packages are built for, as /proc/cpuinfo says it.
+# The level x86-64-v2 (x86-64 psABI 1.0), which VPP's packages are built for, in the words of /proc/cpuinfo.
 X86_64_V2_FLAGS = ("cx16", "lahf_lm", "popcnt", "pni", "sse4_1", "sse4_2", "ssse3")
 MACHINES = {"vpp": ("x86_64", "aarch64"), "kernel": ("x86_64", "aarch64")}
 # Arguments that turn the IOMMU off (Documentation/admin-guide/kernel-parameters.txt).
@@ -97,7 +97,7 @@ def processor(facts: Mapping[str, Any], forwarding: str) -> list[Problem]:
             "variable": "router_forwarding",
             "found": f"vpp on {facts['cpu']['model'] or 'a CPU'} without {', '.join(lacking)}",
             "expected": "a CPU of level x86-64-v2, which VPP's packages are built for",
-            "remedy": "give the virtual machine the host's CPU model, use another machine, or set router_forwarding: kernel",
+            "remedy": "give the virtual machine the host's CPU model, or set router_forwarding: kernel",
         }
     ]
 
@@ -123,7 +123,7 @@ def reserve(variables: Mapping[str, Any], reserved_mb: int | None) -> int:
     """MiB that hugepages must leave: what was said, or 512 and one for each 1,000 routes."""
     if reserved_mb is not None:
         return reserved_mb
-    routes = sum(variables.get("router_expected_routes", {}).values())
+    routes: int = sum(variables.get("router_expected_routes", {}).values())
     return BASE_RESERVE_MIB + routes // ROUTES_PER_RESERVED_MIB
 
 
@@ -151,8 +151,8 @@ def memory(facts: Mapping[str, Any], pages: Sequence[Mapping[str, Any]], reserve
         problems.append(
             page_problem(
                 f"{wanted} MiB of pages",
-                f"at most {room} MiB: {total} MiB of memory less {reserved_mib} MiB for the kernel, FRR and the agent "
-                "(preflight_reserved_memory_mb)",
+                f"at most {room} MiB: {total} MiB of memory less {reserved_mib} MiB for the kernel, FRR and the "
+                "agent (preflight_reserved_memory_mb)",
             )
         )
     return problems
@@ -197,7 +197,7 @@ def workers(variables: Mapping[str, Any], facts: Mapping[str, Any]) -> list[Prob
         problems.append(
             {
                 "variable": "cpu_isolation_workers",
-                "found": f"workers on CPU {', '.join(map(str, chosen))}, none of them on NUMA node {node} of {ports}",
+                "found": f"CPU {', '.join(map(str, chosen))}, none of them on NUMA node {node} of {ports}",
                 "expected": f"a worker among CPU {', '.join(map(str, local))}",
                 "remedy": "put a worker there: packets that cross between nodes cost a third of the rate",
             }
@@ -235,7 +235,7 @@ def iommu(variables: Mapping[str, Any], facts: Mapping[str, Any]) -> dict[str, A
                     "variable": "router_forwarding",
                     "found": f"vpp, and a kernel that was started with {asked[0]} and uses no IOMMU",
                     "expected": "an IOMMU in use",
-                    "remedy": "look for DMAR or AMD-Vi in the output of dmesg: the firmware's table may be faulty",
+                    "remedy": "look for DMAR in the output of dmesg: the firmware's table may be faulty",
                 }
             ],
             "notes": [],

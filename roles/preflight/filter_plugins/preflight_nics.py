@@ -33,12 +33,12 @@ def preflight_nics(variables: Mapping[str, Any], facts: Mapping[str, Any]) -> di
         facts: `ansible_facts.router_host`.
 
     Returns:
-        {problems: [{variable, found, expected, remedy}], notes: [text], nics: [row]}; a row is {port, device, nic,
-        driver, node, group, link, at_64_bytes}, all text, for every port whose NIC was found.
+        {problems: [{variable, found, expected, remedy}], notes: [text], nics: [row]}; a row is {port, device,
+        nic, driver, node, group, link, at_64_bytes}, all text, for every port whose NIC was found.
     """
     problems: list[Problem] = []
     notes: list[str] = []
-    rows = []
+    rows: list[dict[str, str]] = []
     ports = variables.get("router_ports", [])
     found = {index: find_nic(port, facts) for index, port in enumerate(ports)}
     taken = [nic["pci"] for nic in found.values() if nic]
@@ -97,7 +97,7 @@ def absent(path: str, port: Port, variables: Mapping[str, Any], facts: Mapping[s
             f"{device}, which this host does not have",
             f"one of {choice(facts)}",
             (f"write {near[0]}, or " if near else "")
-            + "look for the NIC with 'lspci -D | grep -i net'; a card that is not listed is not seated or not enabled",
+            + "look for it with 'lspci -D | grep -i net'; a card that is not listed is not seated or not enabled",
         )
     ]
 
@@ -197,20 +197,19 @@ def shared_group(path: str, nic: Nic, taken: Sequence[str]) -> list[Problem]:
         problem(
             f"{path}.device",
             f"{words(nic)} in IOMMU group {nic['iommu_group']} together with {shared}",
-            "a group whose devices are all taken: they can reach each other's memory, so VFIO takes all or none",
-            "put the NIC into another slot, turn on ACS in the firmware's setup, or take the other device as well",
+            "a group whose devices are all taken: they reach each other's memory, so VFIO takes all or none",
+            "put the NIC into another slot, turn on ACS in the firmware's setup, or take the others as well",
         )
     ]
 
 
 def queue_problems(path: str, port: Port) -> list[Problem]:
     """Numbers of queues and descriptors."""
-    problems = []
-    for key in ("rx_queues", "tx_queues"):
-        if key in port and not 1 <= port[key] <= 128:
-            problems.append(
-                problem(f"{path}.{key}", str(port[key]), "1 to 128", "take it out to have it computed")
-            )
+    problems = [
+        problem(f"{path}.{key}", str(port[key]), "1 to 128", "take it out to have it computed")
+        for key in ("rx_queues", "tx_queues")
+        if key in port and not 1 <= port[key] <= 128
+    ]
     for key in ("rx_descriptors", "tx_descriptors"):
         count = port.get(key, LEAST_DESCRIPTORS)
         if not LEAST_DESCRIPTORS <= count <= MOST_DESCRIPTORS or count & (count - 1):

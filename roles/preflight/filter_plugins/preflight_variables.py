@@ -1,8 +1,8 @@
 """Ansible filter: which variables of the inventory are missing, unknown or of the wrong type.
 
-Ansible validates a role's arguments when the role begins and stops at the first role that has wrong ones. Here
-all variables of all roles are compared with their specifications at once, and each problem has the path of the
-value: `router_ports[uplink].vlans[100].mtu`.
+Ansible validates a role's arguments when the role begins and stops at the first role that has wrong ones.
+Here all variables of all roles are compared with their specifications at once, and each problem has the path of
+the value: `router_ports[uplink].vlans[100].mtu`.
 """
 
 # Copyright: the authors. Apache License 2.0 (see LICENSE).
@@ -47,8 +47,8 @@ def preflight_variables(
         ignored: names that are not to be reported as unknown.
 
     Returns:
-        {problems: [{variable, found, expected, remedy}], notes: [text], values: {variable: value}}. `values` has
-        the router_* variables with their defaults and without what is wrong, and all other known ones.
+        {problems: [{variable, found, expected, remedy}], notes: [text], values: {variable: value}}. `values`
+        has the router_* variables with their defaults and without what is wrong, and all other known ones.
     """
     router = specs.get("preflight", {}).get("router", {})
     known = {**known_options(specs), **router}
@@ -145,8 +145,8 @@ def wrong_type(path: str, value: Any, option: Option) -> Problem | None:
         or (kind == "list" and isinstance(value, Mapping))
         or (kind == "dict" and is_list(value))
         or (kind in ("str", "int", "float", "path") and isinstance(value, bool))
-        # Inside a list or mapping the role gets the value as it is written, not as it could be read. A variable
-        # of the command line is always text.
+        # Inside a list or mapping the role gets the value as it is written, not as it could be read. A
+        # variable of the command line is always text.
         or (kind in ("int", "float", "bool") and isinstance(value, str) and is_nested(path))
     )
     if not wrong:

@@ -71,10 +71,10 @@ ansible_facts:
         - C(cpu) {model, flags, cores [{id, package, core, node, online}], isolated (ids)}; C(memory_bytes).
         - C(numa_nodes) [{id, cpus, memory_bytes, hugepages {"2048" {total, free}, "1048576" {total, free}}}].
         - C(iommu) {tables, enabled}; C(noiommu); C(modules) (loaded or built in); C(secure_boot); C(boot_id).
-        - C(nics) [{pci, vendor, device, name, driver, override, interface, former_interface (its name before the
-          kit took or renamed it), mac, numa_node, iommu_group, group_members (PCI addresses of all but bridges),
-          group_others [{pci, name, driver}], speed_mbps, rated_mbps, ceiling_mpps, pcie_mbps, carrier, addresses,
-          sriov_total, sriov_count, physical_function, management (reasons, empty when the NIC is free)}].
+        - C(nics) [{pci, vendor, device, name, driver, override, interface, former_interface (its name before
+          the kit took or renamed it), mac, numa_node, iommu_group, group_members (PCI addresses of all but
+          bridges), group_others [{pci, name, driver}], speed_mbps, rated_mbps, ceiling_mpps, pcie_mbps, carrier,
+          addresses, sriov_total, sriov_count, physical_function, management (reasons, empty when it is free)}].
         - C(interfaces) {name [addresses]} of all interfaces, other than NICs too.
         - C(management) [{interface, pci, reasons}].
       type: dict

@@ -42,7 +42,7 @@ _raw:
   description:
     - C(specs) {role {entry point {option {type, ...}}}}.
     - C(defined) {variable value} of all that are set outside of roles' defaults and may be the kit's.
-    - C(defaults) {variable value} of the roles' defaults that are not set elsewhere, as far as they can be evaluated.
+    - C(defaults) {variable value} of the roles' defaults not set elsewhere, as far as they can be evaluated.
     - C(broken) [{variable, message}] of values that cannot be evaluated, each with its path.
     - C(router_ids) {host value} of the other hosts of group C(routers).
   type: list
@@ -70,7 +70,7 @@ class LookupModule(LookupBase):  # type: ignore[misc]  # Ansible has no types
         broken: list[dict[str, str]] = []
         names = [name for name in kit_names(given, specs) if name not in internal]
         defined = self.evaluate(names, given, broken)
-        # A default may speak of what exists in its role only (role_path): such a one fails, and is not needed here.
+        # A default that speaks of what exists in its role only (role_path) fails, and is not needed here.
         unset = {name: value for name, value in defaults.items() if name not in given}
         return [
             {
