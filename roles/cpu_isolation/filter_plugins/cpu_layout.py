@@ -83,7 +83,7 @@ def cpu_layout(
     ports: Sequence[Mapping[str, Any]],
     *,
     forwarding: str = "vpp",
-    worker_count: int | None = None,
+    worker_count: int | str | None = None,
     share_siblings: bool = False,
 ) -> dict[str, Any]:
     """Divide the CPUs of a host.
@@ -108,28 +108,29 @@ def cpu_layout(
     Raises:
         CpuLayoutError: there are fewer cores than workers asked for.
     """
+    count = None if worker_count is None else int(worker_count)  # -e on the command line gives text
     cores = physical_cores(facts)
     online = sorted(cpu for threads in cores.values() for cpu in threads)
     nothing: dict[str, Any] = {"main": 0, "workers": [], "isolated": [], "housekeeping": online}
-    if forwarding != "vpp" or worker_count == 0:
+    if forwarding != "vpp" or count == 0:
         return nothing
     order = sorted(cores, key=lambda core: cores[core][0])
     node_of = {core: node_number(facts, cores[core][0]) for core in order}
     speeds = node_speeds(facts, ports)
     left = [core for core in order if 0 not in cores[core]]
-    keep = max(0, len(order) // HOUSEKEEPING_SHARE - 1) if worker_count is None else 0
+    keep = max(0, len(order) // HOUSEKEEPING_SHARE - 1) if count is None else 0
     left.sort(key=lambda core: (-speeds.get(node_of[core], 0), order.index(core)))
     usable = left[: len(left) - keep]
     main_core = usable[0] if len(usable) > 1 else None
     threads_per_worker = max((len(cores[core]) for core in usable), default=1) if share_siblings else 1
-    cores_wanted = None if worker_count is None else math.ceil(worker_count / threads_per_worker)
+    cores_wanted = None if count is None else math.ceil(count / threads_per_worker)
     available = [core for core in usable if core != main_core]
     chosen = choose_workers(available, node_of, speeds, cores_wanted)
     workers = [cpu for core in chosen for cpu in (cores[core] if share_siblings else cores[core][:1])]
-    workers = sorted(workers[:worker_count])
-    if worker_count is not None and len(workers) < worker_count:
+    workers = sorted(workers[:count])
+    if count is not None and len(workers) < count:
         raise CpuLayoutError(
-            f"cpu_isolation_worker_count: found {worker_count}, expected at most {len(workers)}: "
+            f"cpu_isolation_worker_count: found {count}, expected at most {len(workers)}: "
             f"the host has {len(order)} physical cores, of which CPU 0's stays with Linux"
             + (" and one is VPP's main thread" if main_core else "")
         )

@@ -252,7 +252,8 @@ def plan_taking(
     if foreign and foreign != driver and device not in record:
         result.problems.append(
             f"{device} has an override to {foreign} that this kit did not set "
-            f"({devices.override_file(device)}), expected none: remove it with `driverctl unset-override {device}` if nobody needs it"
+            f"({devices.override_file(device)}), expected none: remove it with "
+            f"`driverctl unset-override {device}` if nobody needs it"
         )
     if count := devices.virtual_functions(device):
         result.problems.append(
@@ -263,7 +264,7 @@ def plan_taking(
         if not allow_no_iommu:
             result.pending.append(
                 f"{device} has no IOMMU group, so the IOMMU is off: turn on VT-d or AMD-Vi in the BIOS "
-                "and boot with the kernel arguments of role vfio, or accept unsafe DMA with vfio_allow_no_iommu"
+                "and boot with the kernel arguments of role vfio, or accept unsafe DMA (vfio_allow_no_iommu)"
             )
         return
     for neighbour in devices.group_neighbours(device):
