@@ -261,14 +261,15 @@ def session(path: str, peer: Mapping[str, Any], connected: Mapping[str, Sequence
         )
         return
     links = [entry for entry in every if address in entry.network]
-    if not links and not peer.get("multihop"):
+    afar = peer.get("multihop") or peer.get("ttl_security_hops", 1) > 1
+    if not links and not afar:
         known = ", ".join(
             f"{entry.network} ({name})" for name, entries in connected.items() for entry in entries
         )
         expected = f"an address in the subnet of a port: {known or 'no port has an address'}"
-        remedy = "correct the address or the port's, or give the peer multihop if it is not on a link of ours"
+        remedy = "correct the address or the port's, or give the peer multihop if it is on no link of ours"
         yield problem(f"{path}.address", text, expected, remedy)
-    yield from local_end(path, peer, address, links, every)
+    yield from local_end(path, peer, address, [] if afar else links, every)
 
 
 def local_end(
@@ -291,16 +292,22 @@ def local_end(
         ours = ", ".join(str(entry.ip) for entry in every if entry.version == address.version)
         expected = f"an address of this router: {ours or 'it has none of that family'}"
         yield problem(f"{path}.local_address", text, expected, "correct it, or put it on a port or loopback")
-    elif links and not peer.get("multihop") and local not in {link.ip for link in links}:
+    elif links and local not in {link.ip for link in links}:
         expected = f"our address in the neighbour's subnet: {', '.join(str(link.ip) for link in links)}"
         yield problem(f"{path}.local_address", text, expected, "correct it, or take it out")
 
 
 def speaker(path: str, peer: Mapping[str, Any]) -> Iterator[Problem]:
     """What only FRR can do."""
-    if peer.get("speaker") == "exabgp" and peer.get("bfd"):
-        remedy = "take bfd out and shorten timers, or give the session to FRR (speaker: frr)"
-        yield problem(f"{path}.bfd", "true with ExaBGP", "false: ExaBGP has no BFD", remedy)
+    if peer.get("speaker") != "exabgp":
+        return
+    remedy = "or give the session to FRR (speaker: frr)"
+    if peer.get("bfd"):
+        yield problem(f"{path}.bfd", "true with ExaBGP", "false: ExaBGP has no BFD", f"take it out, {remedy}")
+    if "local_preference" in peer:
+        found = f"{peer['local_preference']} with ExaBGP"
+        expected = "nothing: router-agent chooses between ExaBGP's peers by path and MED"
+        yield problem(f"{path}.local_preference", found, expected, f"take it out, {remedy}")
 
 
 def services(variables: Mapping[str, Any]) -> Iterator[Problem]:

@@ -151,7 +151,7 @@ def memory(facts: Mapping[str, Any], pages: Sequence[Mapping[str, Any]], reserve
         problems.append(
             page_problem(
                 f"{wanted} MiB of pages",
-                f"at most {room} MiB: {total} MiB of memory less {reserved_mib} MiB for the kernel, FRR and the "
+                f"at most {room} MiB: {total} MiB of memory less {reserved_mib} MiB for the kernel, FRR and "
                 "agent (preflight_reserved_memory_mb)",
             )
         )

@@ -97,7 +97,7 @@ def absent(path: str, port: Port, variables: Mapping[str, Any], facts: Mapping[s
             f"{device}, which this host does not have",
             f"one of {choice(facts)}",
             (f"write {near[0]}, or " if near else "")
-            + "look for it with 'lspci -D | grep -i net'; a card that is not listed is not seated or not enabled",
+            + "look for it with 'lspci -D | grep -i net'; a card that is not listed is badly seated or off",
         )
     ]
 

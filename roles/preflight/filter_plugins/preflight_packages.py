@@ -13,29 +13,51 @@ Problem = dict[str, str]
 Source = Mapping[str, Any]
 
 KINDS = ("distribution", "repository", "directory")
+# What the roles take where neither source nor defaults say it.
+REPOSITORY: dict[str, dict[str, Any]] = {
+    "frr": {"components": ["frr-stable"]},
+    "vpp": {"components": ["main"]},
+}
 
 
 def wanted_sources(variables: Mapping[str, Any]) -> dict[str, Source]:
     """{program: its package source} of the programs this router gets."""
     programs = ["frr"] + (["vpp"] if variables.get("router_forwarding", "vpp") == "vpp" else [])
-    default = {"kind": "distribution"}
-    return {program: variables.get(f"{program}_package_source") or default for program in programs}
+    return {program: package_source(program, variables) for program in programs}
+
+
+def package_source(program: str, variables: Mapping[str, Any]) -> dict[str, Any]:
+    """Source of one program; a repository has the role's defaults (PROGRAM_repository_KEY) too."""
+    source = dict(variables.get(f"{program}_package_source") or {"kind": "distribution"})
+    if source.get("kind") == "repository":
+        for key in ("url", "suite", "components"):
+            source[key] = (
+                source.get(key)
+                or variables.get(f"{program}_repository_{key}")
+                or REPOSITORY[program].get(key)
+            )
+    return source
 
 
 def preflight_repositories(variables: Mapping[str, Any], codename: str) -> list[dict[str, Any]]:
     """Repositories to ask, as module package_versions takes them.
 
-    A source without a suite means the one named like the host's release, a source without components `main`.
+    A source without a suite means the one named like the host's release.
     """
     return [
         {
             "url": source["url"],
             "suite": source.get("suite") or codename,
-            "components": source.get("components") or ["main"],
+            "components": as_list(source["components"]),
         }
         for source in wanted_sources(variables).values()
         if source.get("kind") == "repository" and source.get("url")
     ]
+
+
+def as_list(words: str | Sequence[str]) -> list[str]:
+    """A list, or text with blanks between its words."""
+    return words.split() if isinstance(words, str) else list(words)
 
 
 def preflight_package_names(variables: Mapping[str, Any]) -> list[str]:

@@ -32,7 +32,13 @@ def preflight_report(parts: Sequence[Mapping[str, Any]], host: str) -> dict[str,
     problems = unique([{"host": host, **entry} for part in parts for entry in part["problems"]])
     notes = list(dict.fromkeys(note for part in parts for note in part["notes"]))
     rows = [row for part in parts for row in part.get("nics", [])]
-    return {"problems": problems, "lines": [*table(rows), *remarks(notes), *listing(problems, host)]}
+    lines = [verdict(len(problems), host), *table(rows), *remarks(notes), *listing(problems)]
+    return {"problems": problems, "lines": lines}
+
+
+def verdict(count: int, host: str) -> str:
+    """The report in a line."""
+    return f"{host}: {count} problem{'' if count == 1 else 's'}" if count else f"{host}: nothing wrong"
 
 
 def unique(problems: Sequence[dict[str, str]]) -> list[dict[str, str]]:
@@ -54,11 +60,9 @@ def remarks(notes: Sequence[str]) -> list[str]:
     return [f"note: {note}" for note in notes]
 
 
-def listing(problems: Sequence[Mapping[str, str]], host: str) -> list[str]:
+def listing(problems: Sequence[Mapping[str, str]]) -> list[str]:
     """Every problem: host and variable, what was found, what was expected, what to do."""
-    if not problems:
-        return [f"{host}: nothing wrong"]
-    lines = [f"{host}: {len(problems)} problem{'s' if len(problems) > 1 else ''}"]
+    lines: list[str] = []
     for number, entry in enumerate(problems, start=1):
         lines.append(f"{number}. {entry['host']}: {entry['variable']}")
         lines += [f"   {field.ljust(8)} {entry[field]}" for field in FIELDS]

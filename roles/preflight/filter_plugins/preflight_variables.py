@@ -1,8 +1,8 @@
 """Ansible filter: which variables of the inventory are missing, unknown or of the wrong type.
 
 Ansible validates a role's arguments when the role begins and stops at the first role that has wrong ones.
-Here all variables of all roles are compared with their specifications at once, and each problem has the path of
-the value: `router_ports[uplink].vlans[100].mtu`.
+Here all variables of all roles are compared with their specifications at once, and each problem has the path
+of the value: `router_ports[uplink].vlans[100].mtu`.
 """
 
 # Copyright: the authors. Apache License 2.0 (see LICENSE).

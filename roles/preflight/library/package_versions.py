@@ -1,8 +1,8 @@
 #!/usr/bin/python
 """Ansible module: versions of packages that are installed, installable, or in further repositories.
 
-One remote call; installs nothing, adds no repository, updates no package list. Repositories are asked by apt's
-own downloader, so that proxies and certificates are those that an installation would use.
+One remote call; installs nothing, adds no repository, updates no list. Repositories are asked by apt's own
+downloader, so that proxies and certificates are those that an installation would use.
 """
 
 # Copyright: the authors. Apache License 2.0 (see LICENSE).

@@ -73,8 +73,9 @@ ansible_facts:
         - C(iommu) {tables, enabled}; C(noiommu); C(modules) (loaded or built in); C(secure_boot); C(boot_id).
         - C(nics) [{pci, vendor, device, name, driver, override, interface, former_interface (its name before
           the kit took or renamed it), mac, numa_node, iommu_group, group_members (PCI addresses of all but
-          bridges), group_others [{pci, name, driver}], speed_mbps, rated_mbps, ceiling_mpps, pcie_mbps, carrier,
-          addresses, sriov_total, sriov_count, physical_function, management (reasons, empty when it is free)}].
+          bridges), group_others [{pci, name, driver}], speed_mbps, rated_mbps, ceiling_mpps, pcie_mbps,
+          carrier, addresses, sriov_total, sriov_count, physical_function, management (reasons, none when
+          it is free)}].
         - C(interfaces) {name [addresses]} of all interfaces, other than NICs too.
         - C(management) [{interface, pci, reasons}].
       type: dict
