@@ -22,9 +22,7 @@ _RESERVED_ASNS = (
 last number of 16 bits (RFC 7300), what IANA keeps back above it; private use and last number of 32 bits."""
 
 
-def frr_peers(
-    peers: Iterable[Mapping[str, Any]], *, asn: int, refuse_reserved_asns: bool
-) -> list[Variables]:
+def frr_peers(peers: Iterable[Mapping[str, Any]], *, asn: int, refuse_reserved_asns: bool) -> list[Variables]:
     """Return the template's `peers` for those of `router_peers` that FRR speaks to.
 
     A peer is directly connected unless it has `multihop`; then its packets must come with a TTL that only a

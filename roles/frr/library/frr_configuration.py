@@ -91,7 +91,7 @@ def masked(text: str) -> str:
 
 
 def delta_of(output: str) -> str:
-    """Return what ``frr-reload.py --test`` printed, as lines with - or + in front; empty for no difference."""
+    """Return what ``frr-reload.py --test`` printed, as lines with - or + in front; empty if equal."""
     sign, lines = "", []
     for line in output.splitlines():
         if line in ("Lines To Delete", "Lines To Add"):
@@ -306,7 +306,9 @@ def _apply(frr: _Frr, files: _Files, seconds: float) -> tuple[str, str, str]:
     frr.write(files)
     if new or reasons or not was_running:
         frr.restart()
-        return "restart" if was_running else "start", _left_after(frr, files, seconds), ""
+        action, left = "restart" if was_running else "start", _left_after(frr, files, seconds)
+        if not left:
+            return action, left, ""
     said = frr.reload()
     return action, frr.delta(frr.configuration), said
 
