@@ -265,7 +265,7 @@ def test_commands_that_fail_or_hang_say_so() -> None:
 
 
 def nic(pci: str, interface: str | None, **more: Any) -> dict[str, Any]:
-    known = {
+    known: dict[str, Any] = {
         "driver": "e1000e",
         "override": None,
         "management": [],

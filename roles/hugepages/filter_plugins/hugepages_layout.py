@@ -57,8 +57,8 @@ def hugepages_needed(
 
     On every node with memory: buffers x 2,560 bytes, as many as the node with the most ports needs, because
     VPP takes one figure for all nodes; on nodes with ports 64 MiB for DPDK; on the node of the main thread
-    what VPP's heap and stats segment take of huge pages. Each is rounded up to whole pages, because each is
-    a mapping of its own. None when the kernel forwards.
+    what VPP's main heap takes of huge pages. Each is rounded up to whole pages, because each is a mapping of
+    its own. None when the kernel forwards.
 
     Args:
         facts: `ansible_facts.router_host`.
@@ -66,7 +66,7 @@ def hugepages_needed(
         forwarding: `router_forwarding`.
         workers: number of VPP's workers.
         main_core: CPU of VPP's main thread.
-        heap_bytes: heap and stats segment, as far as they are in huge pages.
+        heap_bytes: VPP's main heap, as far as it is in huge pages.
 
     Returns:
         [{node, size: 2M, count}] by node.
