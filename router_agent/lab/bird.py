@@ -35,6 +35,7 @@ class Session:
         accept: prefixes it may announce to BIRD.
         password: TCP-MD5 (RFC 2385); None for none.
         passive: BIRD waits for the neighbour to connect.
+        ttl_security: packets have TTL 255 both ways (GTSM, RFC 5082).
         description: for people.
     """
 
@@ -46,6 +47,7 @@ class Session:
     accept: tuple[str, ...]
     password: str | None = None
     passive: bool = False
+    ttl_security: bool = False
     description: str = ""
 
 
@@ -237,6 +239,7 @@ def _peer(session: Session) -> dict[str, object]:
         "asn": session.asn,
         "accept": session.accept,
         "passive": session.passive,
+        "ttl_security": session.ttl_security,
     }
     if session.password is not None:
         peer["password"] = session.password
