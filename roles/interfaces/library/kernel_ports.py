@@ -27,22 +27,12 @@ description:
   - An interface that is renamed is down for a moment.
 options:
   ports:
-    description: The ports.
+    description:
+      - The ports, each with its C(name), its C(pci) address or none, and C(device), the name of its interface
+        before. Other keys are of no interest here.
     type: list
     elements: dict
     required: true
-    suboptions:
-      name:
-        description: Name it is to have.
-        type: str
-        required: true
-      device:
-        description: Name of its interface before, where it has no PCI address.
-        type: str
-        required: true
-      pci:
-        description: PCI address.
-        type: str
   addresses:
     description: Interface to the addresses it is to have, with their prefix length.
     type: dict
@@ -56,6 +46,10 @@ options:
     description: Files that were removed in this run, path to text.
     type: dict
     default: {}
+  enable:
+    description: Whether C(systemd-networkd) is to run. Where not, one that runs anyway reads what changed.
+    type: bool
+    default: true
   timeout:
     description: Seconds until every address must be there.
     type: int
@@ -234,22 +228,21 @@ def former_name(host: Host, name: str, removed: Mapping[str, str]) -> str | None
     return next((properties[key] for key in keys if properties.get(key)), None)
 
 
-def run_networkd(host: Host, changed: Sequence[str]) -> None:
-    """Enable and start systemd-networkd, or let it read what changed."""
-    if not host.asks("systemctl", "is-enabled", "--quiet", NETWORKD):
+def run_networkd(host: Host, changed: Sequence[str], enable: bool) -> None:
+    """Enable and start systemd-networkd as asked, or let it read what changed."""
+    if enable and not host.asks("systemctl", "is-enabled", "--quiet", NETWORKD):
         waited = host.asks("systemctl", "is-enabled", "--quiet", WAIT_ONLINE_UNIT)
         host.does("systemctl", "enable", NETWORKD)
         if not waited:
             # It came along, and would hold up each boot until a port has a carrier.
             host.does("systemctl", "disable", WAIT_ONLINE_UNIT)
     if not host.asks("systemctl", "is-active", "--quiet", NETWORKD):
-        host.does("systemctl", "start", NETWORKD)
+        if enable:
+            host.does("systemctl", "start", NETWORKD)
     elif any(NETWORKD_CONF in path for path in changed):
         host.does("systemctl", "restart", NETWORKD)
     elif changed:
         host.does("networkctl", "reload")
-    if any(path.endswith(".link") for path in changed):
-        host.does("udevadm", "control", "--reload")
 
 
 def lacking(host: Host, addresses: Mapping[str, Sequence[str]]) -> dict[str, list[str]]:
@@ -289,24 +282,20 @@ def run(module: AnsibleModule) -> dict[str, Any]:
     remove_devices(host, written, removed)
     give_back(host, removed, ports)
     name_ports(host, ports)
-    run_networkd(host, changed)
+    run_networkd(host, changed, module.params["enable"])
     settle(host, addresses, timeout)
     return {"changed": bool(host.actions), "actions": host.actions}
 
 
 def main() -> None:
     """Run as an Ansible module."""
-    port = {
-        "name": {"type": "str", "required": True},
-        "device": {"type": "str", "required": True},
-        "pci": {"type": "str"},
-    }
     module = AnsibleModule(
         argument_spec={
-            "ports": {"type": "list", "elements": "dict", "required": True, "options": port},
+            "ports": {"type": "list", "elements": "dict", "required": True},
             "addresses": {"type": "dict", "required": True},
             "written": {"type": "list", "elements": "str", "default": []},
             "removed": {"type": "dict", "default": {}},
+            "enable": {"type": "bool", "default": True},
             "timeout": {"type": "int", "default": 30},
         },
         supports_check_mode=True,
