@@ -64,6 +64,10 @@ format: setup ## put the code into its one format
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 
+.PHONY: docs
+docs: setup ## write docs/inventory.md from the roles' argument specifications
+	$(BIN)/python docs/inventory.py
+
 .PHONY: bench
 bench: setup ## measure; prints a table and writes build/bench.json
 	$(BIN)/python tests/bench/run.py $(if $(ONLY),--only $(ONLY)) $(ARGS)

@@ -1,0 +1,1 @@
+"""Against the real kernel and the real daemons."""

@@ -1,0 +1,153 @@
+"""The playbooks as a whole: they parse with the example, and every variable of theirs is described, once."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from inventory import PAGE, PLAYBOOK_OPTIONS, page
+
+ROOT = Path(__file__).parents[2]
+ROLES = sorted(path.parents[1].name for path in (ROOT / "roles").glob("*/meta/argument_specs.yml"))
+PLAYBOOKS = sorted(path.name for path in (ROOT / "playbooks").glob("*.yml"))
+
+
+def ansible_playbook(*arguments: str) -> subprocess.CompletedProcess[str]:
+    program = Path(sys.executable).with_name("ansible-playbook")
+    return subprocess.run(
+        [program, *arguments],
+        cwd=ROOT,
+        env=os.environ | {"ANSIBLE_NOCOLOR": "1"},
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=120,
+    )
+
+
+@pytest.mark.parametrize("playbook", PLAYBOOKS)
+def test_a_playbook_parses_with_the_example(playbook: str) -> None:
+    done = ansible_playbook("--syntax-check", f"playbooks/{playbook}")
+    assert done.returncode == 0, done.stderr
+    assert "WARNING" not in done.stderr
+
+
+def test_site_goes_through_the_stages_in_order() -> None:
+    done = ansible_playbook("--list-tasks", "playbooks/site.yml")
+    assert done.returncode == 0, done.stderr
+    seen = [
+        line.split(" : ")[0].strip() for line in done.stdout.splitlines() if " : Validating arguments" in line
+    ]
+    assert seen == [
+        "preflight",
+        "kernel_cmdline",
+        "hugepages",
+        "cpu_isolation",
+        "vfio",
+        "reboot",
+        "sriov",
+        "vfio",
+        "vpp",
+        "vfio",
+        "interfaces",
+        "frr",
+        "exabgp",
+        "router_agent",
+    ]
+
+
+def test_no_host_is_touched_before_every_host_was_checked() -> None:
+    first, second = yaml.safe_load((ROOT / "playbooks" / "site.yml").read_text())
+    assert first["any_errors_fatal"] is True
+    assert "serial" not in first
+    assert [task["ansible.builtin.import_role"]["name"] for task in first["tasks"]] == ["preflight"]
+    assert second["serial"] == "{{ site_serial | default('100%') }}"
+
+
+def options(role: str) -> Iterator[tuple[str, str, dict[str, Any]]]:
+    """Yield entry point, name and specification of every option of a role."""
+    entries = yaml.safe_load((ROOT / "roles" / role / "meta" / "argument_specs.yml").read_text())
+    for entry, specification in entries["argument_specs"].items():
+        for name, option in (specification.get("options") or {}).items():
+            yield entry, name, option
+
+
+def defaults(role: str) -> dict[str, Any]:
+    path = ROOT / "roles" / role / "defaults" / "main.yml"
+    loaded: dict[str, Any] = yaml.safe_load(path.read_text()) if path.exists() else {}
+    return loaded or {}
+
+
+def is_expression(value: object) -> bool:
+    return "{{" in str(value)
+
+
+@pytest.mark.parametrize("role", ROLES)
+def test_every_default_is_described(role: str) -> None:
+    assert defaults(role).keys() <= {name for _, name, _ in options(role)}
+
+
+@pytest.mark.parametrize("role", ROLES)
+def test_every_described_default_is_the_one_in_force(role: str) -> None:
+    """`allow_reboot` and `router_*` are the inventory's: their defaults are where they are used."""
+    held = defaults(role)
+    for entry, name, option in options(role):
+        if "default" not in option or not name.startswith(f"{role}_"):
+            continue
+        assert name in held, f"{role} {entry}: {name} is described with a default and has none"
+        if not is_expression(held[name]) and not is_expression(option["default"]):
+            assert held[name] == option["default"], f"{role} {entry}: {name}"
+
+
+def described(option: dict[str, Any], name: str) -> Iterator[str]:
+    """Yield the options that lack a description, at every depth."""
+    if not option.get("description"):
+        yield name
+    for inner, specification in (option.get("options") or {}).items():
+        yield from described(specification, f"{name}.{inner}")
+
+
+@pytest.mark.parametrize("role", ROLES)
+def test_every_option_has_a_description(role: str) -> None:
+    assert [missing for _, name, option in options(role) for missing in described(option, name)] == []
+
+
+@pytest.mark.parametrize("role", ROLES)
+def test_a_role_owns_the_names_that_begin_with_its_own(role: str) -> None:
+    shared = ("router_", "allow_reboot")
+    foreign = [name for _, name, _ in options(role) if not name.startswith((f"{role}_", *shared))]
+    assert foreign == []
+
+
+@pytest.mark.parametrize("role", ROLES)
+def test_a_role_says_what_it_is(role: str) -> None:
+    directory = ROOT / "roles" / role
+    assert (directory / "README.md").read_text().startswith(f"# {role}\n")
+    assert yaml.safe_load((directory / "meta" / "main.yml").read_text())["galaxy_info"]["description"]
+
+
+def test_the_reference_is_fresh() -> None:
+    assert PAGE.read_text() == page(ROOT / "roles"), "docs/inventory.md is stale: run 'make docs'"
+
+
+def test_the_reference_names_every_option() -> None:
+    text = PAGE.read_text()
+    for role in ROLES:
+        for _, name, _ in options(role):
+            assert f"| `{name}` |" in text
+
+
+def test_the_playbooks_variables_are_those_in_the_reference() -> None:
+    held = yaml.safe_load((ROOT / "playbooks" / "verify.yml").read_text())[0]["vars"]
+    for name, option in PLAYBOOK_OPTIONS.items():
+        if name.startswith("verify_"):
+            assert held[name] == option["default"]
+    derived = {name for name, value in held.items() if is_expression(value)}
+    assert held.keys() - derived == {name for name in PLAYBOOK_OPTIONS if name.startswith("verify_")}
