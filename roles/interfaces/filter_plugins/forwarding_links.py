@@ -1,5 +1,5 @@
 # Copyright: the authors of the router kit. SPDX-License-Identifier: Apache-2.0
-"""Ansible filters: the interfaces that forward, out of the inventory, as the templates of both planes want them."""
+"""Ansible filters: the interfaces that forward, out of the inventory, as the templates want them."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def forwarding_links(
     facts: Mapping[str, Any] | None = None,
     hostname: str = "",
 ) -> dict[str, list[dict[str, Any]]]:
-    """Every interface that forwards, complete: defaults filled in, addresses in their one form, members of bonds found.
+    """Every interface that forwards, with its defaults, addresses in their one form, and members of bonds.
 
     Args:
         ports: `router_ports`.
@@ -40,8 +40,8 @@ def forwarding_links(
     Returns:
         {ports: [{name, device, pci, mtu, addresses, vlans, bond, rx_queues, rx_descriptors, tx_descriptors}],
         bonds: [{name, instance, mode, members, mac, mtu, addresses, vlans}],
-        loopbacks: [{name, instance, mtu, addresses}]}; a vlan is {id, name, mtu, addresses}, `pci` and `bond` may be
-        None, as may what a port does not say.
+        loopbacks: [{name, instance, mtu, addresses}]}; a vlan is {id, name, mtu, addresses}, `pci` and
+        `bond` may be None, as may what a port does not say.
 
     Raises:
         AnsibleFilterError: the inventory is wrong; the message names variable, found and expected.
@@ -93,8 +93,8 @@ def network_files(
 ) -> list[dict[str, Any]]:
     """The files of systemd-networkd and udev, each with the template it is made from.
 
-    When the kernel forwards, they name the ports, make VLANs, bonds and loopbacks and configure them. When VPP
-    forwards, they keep systemd-networkd away from the mirrors that VPP makes under the same names.
+    When the kernel forwards, they name the ports, make VLANs, bonds and loopbacks and configure them. When
+    VPP forwards, they keep systemd-networkd away from the mirrors that VPP makes under the same names.
 
     Args:
         links: what `forwarding_links` returned.
@@ -144,7 +144,8 @@ def _port(port: Mapping[str, Any], variable: str, facts: Mapping[str, Any] | Non
     link |= {key: port.get(key) for key in ("rx_queues", "rx_descriptors", "tx_descriptors")}
     if link["bond"] and (link["addresses"] or link["vlans"]):
         raise AnsibleFilterError(
-            f"{variable}: found addresses or vlans on a member of bond {link['bond']}, expected them in router_bonds"
+            f"{variable}: found addresses or vlans on a member of bond {link['bond']}, expected them in "
+            "router_bonds"
         )
     return link
 
@@ -195,8 +196,9 @@ def _vlan(vlan: Mapping[str, Any], parent: str, most: int, variable: str) -> dic
     name = f"{parent}.{number}"
     if len(name) > NAME_LENGTH:
         raise AnsibleFilterError(
-            f"{variable}: found the name {name} of {len(name)} characters, expected {NAME_LENGTH} at most: give the "
-            "port a shorter name"
+            f"{variable}: found the name {name} of {len(name)} characters, expected "
+            f"{NAME_LENGTH} at most: give "
+            "the port a shorter name"
         )
     mtu = _mtu(vlan.get("mtu"), most, f"{variable}.mtu")
     if mtu > most:
@@ -228,13 +230,14 @@ def _addresses(addresses: Iterable[Any], variable: str) -> list[str]:
     found = []
     for address in addresses:
         try:
-            if "/" not in str(address):
-                raise ValueError("its prefix length is missing")
-            found.append(str(ipaddress.ip_interface(str(address))))
+            interface = ipaddress.ip_interface(str(address))
         except ValueError as error:
             raise AnsibleFilterError(
-                f"{variable}: found {address!r}, expected an address with its prefix length: {error}"
+                f"{variable}: found {address!r}, expected an address: {error}"
             ) from error
+        if "/" not in str(address):
+            raise AnsibleFilterError(f"{variable}: found {address!r}, expected its prefix length with it")
+        found.append(str(interface))
     return found
 
 
@@ -285,7 +288,8 @@ def _refuse_duplicates(links: Mapping[str, Sequence[Mapping[str, Any]]]) -> None
     names = interface_names(links)
     if twice := sorted({name for name in names if names.count(name) > 1}):
         raise AnsibleFilterError(
-            f"router_ports, router_bonds, router_loopbacks: found {', '.join(twice)} twice, expected each name once"
+            f"router_ports, router_bonds, router_loopbacks: found {', '.join(twice)} twice, expected "
+            "each name once"
         )
     where: dict[str, str] = {}
     for name, addresses in interface_addresses(links).items():
@@ -293,8 +297,8 @@ def _refuse_duplicates(links: Mapping[str, Sequence[Mapping[str, Any]]]) -> None
             host = address.split("/")[0]
             if host in where:
                 raise AnsibleFilterError(
-                    f"router_ports, router_bonds, router_loopbacks: found {host} on {where[host]} and {name}, "
-                    "expected each address once"
+                    f"router_ports, router_bonds, router_loopbacks: found {host} on {where[host]} and on "
+                    f"{name}, expected each address once"
                 )
             where[host] = name
 

@@ -22,8 +22,8 @@ DOCUMENTATION = r"""
 module: kernel_ports
 short_description: Name ports, let systemd-networkd configure them, give back those that left
 description:
-  - Gives each port its name, enables and starts C(systemd-networkd) and lets it read its files, takes away devices
-    whose file has gone, and waits until every address is there.
+  - Gives each port its name, enables and starts C(systemd-networkd) and lets it read its files, takes away
+    devices whose file has gone, and waits until every address is there.
   - An interface that is renamed is down for a moment.
 options:
   ports:
@@ -81,7 +81,7 @@ NETWORKD_CONF = "networkd.conf.d"
 POLL_SECONDS = 0.2
 
 
-class PortProblem(Exception):
+class PortError(Exception):
     """A port cannot be brought into its state."""
 
 
@@ -136,14 +136,14 @@ class Host:
         """Note a command, and run it unless this is check mode.
 
         Raises:
-            PortProblem: it fails.
+            PortError: it fails.
         """
         self.actions.append(" ".join(command))
         if self.check_mode:
             return
         code, out, error = self._module.run_command(list(command))
         if code != 0:
-            raise PortProblem(f"`{' '.join(command)}` failed with status {code}: {(error + out).strip()}")
+            raise PortError(f"`{' '.join(command)}` failed with status {code}: {(error + out).strip()}")
 
     def said(self, *command: str) -> str:
         """What a command that changes nothing says; nothing when it fails."""
@@ -166,7 +166,7 @@ def name_ports(host: Host, ports: Sequence[Mapping[str, Any]]) -> None:
     """Give each port its name.
 
     Raises:
-        PortProblem: there is no interface for a port, or its name belongs to another one.
+        PortError: there is no interface for a port, or its name belongs to another one.
     """
     for port in ports:
         present = host.interface_of(port)
@@ -174,23 +174,23 @@ def name_ports(host: Host, ports: Sequence[Mapping[str, Any]]) -> None:
             host.actions.append(f"name {port['device']} {port['name']} once it is on its kernel driver")
             continue
         if present is None:
-            raise PortProblem(
-                f"router_ports, {port['name']}: found no interface for {port['device']}, expected the NIC to be on its "
-                "kernel driver; is it still bound to vfio-pci, or its kernel driver missing?"
+            raise PortError(
+                f"router_ports, {port['name']}: found no interface for {port['device']}, expected the NIC "
+                "to be on its kernel driver; is it still bound to vfio-pci, or its kernel driver missing?"
             )
         if present == port["name"]:
             continue
         if host.exists(port["name"]):
-            raise PortProblem(
-                f"router_ports, {port['name']}: found another interface of this name, expected it to be free for "
-                f"{port['device']} ({present})"
+            raise PortError(
+                f"router_ports, {port['name']}: found another interface of this name, expected it to be free "
+                f"for {port['device']} ({present})"
             )
         host.does("ip", "link", "set", "dev", present, "down")
         host.does("ip", "link", "set", "dev", present, "name", port["name"])
 
 
 def remove_devices(host: Host, written: Sequence[str], removed: Mapping[str, str]) -> None:
-    """Delete what was made from a .netdev file that is gone or another one now; systemd-networkd would leave it."""
+    """Delete what was made from a .netdev file that is gone or differs; systemd-networkd would leave it."""
     gone = {name for path, text in removed.items() if path.endswith(".netdev") and (name := device_of(text))}
     for path in written:
         if path.endswith(".netdev") and Path(path).exists() and (name := device_of(Path(path).read_text())):
@@ -255,7 +255,7 @@ def settle(host: Host, addresses: Mapping[str, Sequence[str]], timeout: int) -> 
     """Have missing addresses put on, and wait until they are there.
 
     Raises:
-        PortProblem: an address is still missing when the time is over.
+        PortError: an address is still missing when the time is over.
     """
     missing = lacking(host, addresses)
     if missing and not host.actions:
@@ -266,9 +266,9 @@ def settle(host: Host, addresses: Mapping[str, Sequence[str]], timeout: int) -> 
     while missing := lacking(host, addresses):
         if time.monotonic() > deadline:
             listed = "; ".join(f"{name}: {', '.join(left)}" for name, left in missing.items())
-            raise PortProblem(
+            raise PortError(
                 f"found interfaces without addresses they should have after {timeout} s ({listed}), expected "
-                "systemd-networkd to put them on; see networkctl status and journalctl --unit systemd-networkd"
+                "systemd-networkd to put them on; its journal says why it did not"
             )
         time.sleep(POLL_SECONDS)
 
@@ -302,7 +302,7 @@ def main() -> None:
     )
     try:
         result = run(module)
-    except PortProblem as error:
+    except PortError as error:
         module.fail_json(msg=str(error))
     else:
         module.exit_json(**result)

@@ -1,5 +1,5 @@
 #!/usr/bin/python
-"""Read who configures the management interfaces, so that making a router of the host does not take them away."""
+"""Read who configures the management interfaces, so that a host that becomes a router does not lose them."""
 
 # Copyright: the authors of the router kit. Apache License 2.0 (see LICENSE).
 from __future__ import annotations
@@ -62,7 +62,7 @@ def accepts_advertisements(interface: str, root: Path = Path("/")) -> bool:
 
 
 def network_file(interface: str, root: Path = Path("/")) -> str | None:
-    """The file systemd-networkd configures an interface with (sd_network_link_get_network_file(3)), if it does."""
+    """The file systemd-networkd configures an interface with, if it does; networkctl reads it there too."""
     try:
         index = (root / "sys/class/net" / interface / "ifindex").read_text().strip()
         state = (root / "run/systemd/netif/links" / index).read_text()

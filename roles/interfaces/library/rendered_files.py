@@ -4,7 +4,6 @@
 # Copyright: the authors of the router kit. Apache License 2.0 (see LICENSE).
 from __future__ import annotations
 
-import glob
 import grp
 import os
 import pwd
@@ -51,7 +50,8 @@ options:
         type: str
         default: root
       validate:
-        description: Command that succeeds for a good file; C(%s) is the path of the new one. Not run in check mode.
+        description:
+          - Command that succeeds for a good file; C(%s) is the path of the new one. Not run in check mode.
         type: str
   links:
     description: Symbolic links that are to be there.
@@ -68,7 +68,8 @@ options:
         type: str
         required: true
   stale:
-    description: Patterns (glob) of absolute paths. What matches and is not among I(files) and I(links) is removed.
+    description:
+      - Patterns (glob) of absolute paths. What matches and is not among I(files) and I(links) is removed.
     type: list
     elements: str
     default: []
@@ -98,7 +99,7 @@ removed:
 """
 
 
-class FileProblem(Exception):
+class FileError(Exception):
     """A file cannot be what it should be."""
 
 
@@ -125,17 +126,17 @@ def wanted_file(entry: Mapping[str, Any]) -> Wanted:
     """One entry of `files`.
 
     Raises:
-        FileProblem: its mode is not octal, or its validate has no place for the path.
+        FileError: its mode is not octal, or its validate has no place for the path.
     """
     try:
         mode = int(str(entry["mode"]), 8)
     except ValueError:
-        raise FileProblem(
+        raise FileError(
             f"files[{entry['path']}].mode: found {entry['mode']!r}, expected octal digits"
         ) from None
     validate = entry.get("validate")
     if validate and "%s" not in validate:
-        raise FileProblem(f"files[{entry['path']}].validate: found {validate!r}, expected a command with %s")
+        raise FileError(f"files[{entry['path']}].validate: found {validate!r}, expected a command with %s")
     content = str(entry["content"]).encode()
     return Wanted(Path(entry["path"]), content, mode, entry["owner"], entry["group"], validate)
 
@@ -160,7 +161,7 @@ def _names(status: os.stat_result) -> tuple[str, str]:
 
 def stale_paths(patterns: Sequence[str], kept: set[Path]) -> list[Path]:
     """What matches one of the patterns and is not kept."""
-    found = {Path(path) for pattern in patterns for path in glob.glob(pattern)}
+    found = {path for pattern in patterns for path in Path("/").glob(pattern.lstrip("/"))}
     return sorted(path for path in found - kept if path.is_symlink() or path.is_file())
 
 
@@ -175,7 +176,7 @@ def write(module: AnsibleModule, wanted: Wanted) -> None:
     """Put a file in its place, after its check.
 
     Raises:
-        FileProblem: the check refuses it.
+        FileError: the check refuses it.
     """
     wanted.path.parent.mkdir(parents=True, exist_ok=True)
     draft = wanted.path.with_name(f".{wanted.path.name}.new")
@@ -199,9 +200,9 @@ def _check(module: AnsibleModule, wanted: Wanted, draft: Path) -> None:
     code, out, error = module.run_command(command)
     if code != 0:
         said = (error + out).strip() or "nothing"
-        raise FileProblem(
-            f"{wanted.path}: found a text that `{wanted.validate}` refuses with status {code}, saying: {said}; "
-            "the old file was left as it is"
+        raise FileError(
+            f"{wanted.path}: found a text that `{wanted.validate}` refuses with status {code}: {said}\n"
+            "The old file was left as it is."
         )
 
 
@@ -270,7 +271,7 @@ def main() -> None:
     )
     try:
         result = run(module)
-    except FileProblem as error:
+    except FileError as error:
         module.fail_json(msg=str(error))
     except (OSError, KeyError) as error:
         module.fail_json(msg=f"{type(error).__name__}: {error}")

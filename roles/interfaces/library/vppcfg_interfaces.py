@@ -15,8 +15,8 @@ DOCUMENTATION = r"""
 module: vppcfg_interfaces
 short_description: Plan and apply VPP's interfaces with vppcfg
 description:
-  - Asks vppcfg what has to be done in the running VPP. Where that is something, the unit that does it at boot is
-    restarted, and vppcfg must find nothing left to do afterwards.
+  - Asks vppcfg what has to be done in the running VPP. Where that is something, the unit that does it at
+    boot is restarted, and vppcfg must find nothing left to do afterwards.
   - In check mode the plan is shown and nothing is applied.
 options:
   content:
@@ -58,7 +58,7 @@ plan:
 """
 
 
-class PlanProblem(Exception):
+class PlanError(Exception):
     """VPP's interfaces cannot be brought into their state."""
 
 
@@ -71,7 +71,7 @@ def planned(module: AnsibleModule) -> list[str]:
     """What vppcfg would do now.
 
     Raises:
-        PlanProblem: vppcfg refuses the configuration or does not understand the running VPP.
+        PlanError: vppcfg refuses the configuration or does not understand the running VPP.
     """
     with tempfile.TemporaryDirectory(prefix="vppcfg-") as directory:
         config, output = Path(directory, "vppcfg.yaml"), Path(directory, "plan")
@@ -90,7 +90,7 @@ def planned(module: AnsibleModule) -> list[str]:
             ]
         )
         if code != 0:
-            raise PlanProblem(f"vppcfg cannot plan VPP's interfaces (status {code}): {(error + out).strip()}")
+            raise PlanError(f"vppcfg cannot plan VPP's interfaces (status {code}): {(error + out).strip()}")
         return commands(output.read_text())
 
 
@@ -104,17 +104,15 @@ def apply(module: AnsibleModule) -> None:
     """Restart the unit, and make sure that nothing is left to do.
 
     Raises:
-        PlanProblem: the unit fails, or vppcfg finds something left.
+        PlanError: the unit fails, or vppcfg finds something left.
     """
     unit = module.params["unit"]
     code, _, error = module.run_command(["systemctl", "restart", unit])
     if code != 0:
         _, journal, _ = module.run_command(["journalctl", "--unit", unit, "--lines", "20", "--output", "cat"])
-        raise PlanProblem(f"{unit} failed: {error.strip()}\n{journal.strip()}")
+        raise PlanError(f"{unit} failed: {error.strip()}\n{journal.strip()}")
     if left := planned(module):
-        raise PlanProblem(
-            f"found vppcfg with work left after it was applied, expected none: {'; '.join(left)}"
-        )
+        raise PlanError(f"found vppcfg with work left after it was applied, expected none: {'; '.join(left)}")
 
 
 def missing(module: AnsibleModule) -> str | None:
@@ -155,7 +153,7 @@ def main() -> None:
     )
     try:
         result = run(module)
-    except PlanProblem as error:
+    except PlanError as error:
         module.fail_json(msg=str(error))
     else:
         module.exit_json(**result)

@@ -1,5 +1,5 @@
 # Copyright: the authors of the router kit. SPDX-License-Identifier: Apache-2.0
-"""Ansible filters: which Debian packages are wanted, which are missing, and whether a repository's key is the right one."""
+"""Ansible filters: which Debian packages are wanted and missing, and whose key signs a repository."""
 
 from __future__ import annotations
 
@@ -19,7 +19,8 @@ _PUBLIC_KEY_TAG = 6
 def deb_files(directory: str, packages: Sequence[str], version: str = "*") -> list[dict[str, str]]:
     """The .deb files of a directory on the controller that hold `packages`.
 
-    A file's name says what it holds: PACKAGE_VERSION_ARCHITECTURE.deb (deb(5), dpkg-name(1)), without the epoch.
+    A file's name says what it holds: PACKAGE_VERSION_ARCHITECTURE.deb (deb(5), dpkg-name(1)), without the
+    epoch.
 
     Args:
         directory: where the files are.
@@ -35,7 +36,8 @@ def deb_files(directory: str, packages: Sequence[str], version: str = "*") -> li
     where = Path(directory).expanduser()
     if not where.is_dir():
         raise AnsibleFilterError(
-            f"vpp_package_source.path: found {directory!r}, expected a directory of .deb files on the controller"
+            f"vpp_package_source.path: found {directory!r}, expected a directory of .deb files on the "
+            "controller"
         )
     found: dict[str, list[dict[str, str]]] = {}
     for path in sorted(where.glob("*.deb")):
@@ -49,8 +51,8 @@ def deb_files(directory: str, packages: Sequence[str], version: str = "*") -> li
         if count != 1:
             there = ", ".join(path.name for path in sorted(where.glob("*.deb"))) or "no .deb file"
             raise AnsibleFilterError(
-                f"vpp_package_source.path: found {count} files of {package} {version} in {directory}, expected one "
-                f"(vpp_packages, vpp_version); there is {there}"
+                f"vpp_package_source.path: found {count} files of {package} {version} in {directory}, "
+                f"expected one (vpp_packages, vpp_version); there is {there}"
             )
     return [found[package][0] for package in packages]
 
@@ -72,7 +74,7 @@ def missing_packages(installed: Iterable[str], wanted: Mapping[str, str]) -> lis
     """Packages that are not installed in the version wanted.
 
     Args:
-        installed: lines of `dpkg-query --show --showformat '${Package} ${Version} ${db:Status-Status}\\n'`.
+        installed: lines of dpkg-query, each with Package, Version and db:Status-Status.
         wanted: package to version, with shell wildcards and without the epoch.
 
     Returns:
@@ -93,8 +95,8 @@ def missing_packages(installed: Iterable[str], wanted: Mapping[str, str]) -> lis
 def openpgp_fingerprint(key: str) -> str:
     """The fingerprint of the first public key in an armoured OpenPGP file, 40 hexadecimal digits.
 
-    RFC 4880, 6.2 (armour), 4.2 (packets) and 12.2 (a version 4 fingerprint: SHA-1 over 0x99, the length in two
-    bytes and the packet).
+    RFC 4880, 6.2 (armour), 4.2 (packets) and 12.2 (a version 4 fingerprint: SHA-1 over 0x99, the length in
+    two bytes and the packet).
 
     Raises:
         AnsibleFilterError: it is not armoured, or holds no version 4 public key.
@@ -113,7 +115,7 @@ def _dearmoured(key: str) -> bytes:
         end = lines.index("-----END PGP PUBLIC KEY BLOCK-----", start)
     except ValueError:
         raise AnsibleFilterError(
-            f"found {key[:40]!r}, expected an armoured OpenPGP public key (-----BEGIN PGP PUBLIC KEY BLOCK-----)"
+            f"found {key[:40]!r}, expected an armoured OpenPGP key (-----BEGIN PGP PUBLIC KEY BLOCK-----)"
         ) from None
     body = lines[start + 1 : end]
     while body and (not body[0] or ":" in body[0]):

@@ -1,8 +1,9 @@
 # Copyright: the authors of the router kit. SPDX-License-Identifier: Apache-2.0
 """Ansible filters: how large VPP's memory is, how many queues and descriptors its ports get.
 
-Every figure says where it comes from: VPP 26.06's source (paths below ``src/``), or a measurement with VPP 26.06
-(``show memory``, before and after 500,000 IPv4 and 100,000 IPv6 routes through one next hop, one thread).
+Every figure says where it comes from: VPP 26.06's source (paths below ``src/``), or a measurement with VPP
+26.06 (``show memory``, before and after 500,000 IPv4 and 100,000 IPv6 routes through one next hop, one
+thread).
 """
 
 from __future__ import annotations
@@ -15,9 +16,11 @@ from ansible.errors import AnsibleFilterError
 
 MIB = 1 << 20
 
-#: Main heap of an idle VPP with the plugins of a router, bytes (measured: 33 MiB), with room for clients and traces.
+#: Main heap of an idle VPP with the plugins of a router, bytes (measured: 33 MiB), with room for clients and
+#: traces.
 IDLE_HEAP_BYTES = 256 * MIB
-#: Main heap a route takes, bytes (measured: 327 and 285; the IPv6 hash table is in the main heap, bihash_24_8.h).
+#: Main heap a route takes, bytes (measured: 327 and 285; the IPv6 hash table is in the main heap,
+#: bihash_24_8.h).
 ROUTE_BYTES = {"ipv4": 330, "ipv6": 290}
 #: One ply of the IPv4 mtrie, bytes: 256 leaves of 4 bytes and their prefix lengths (vnet/ip/ip4_mtrie.h).
 PLY_BYTES = 1344
@@ -27,8 +30,8 @@ MOST_PLIES = 1 << 16
 SPARE_PLIES = 1024
 #: Spare share of the heap: path lists, neighbours, fragmentation.
 HEAP_FACTOR = 1.25
-#: A route in an answer to ip_route_v2_dump, bytes (measured: 229 MB for 1,055,514). Answers to a client that does
-#: not keep up wait in the main heap (vlibmemory/socket_api.c), in a vector that doubles as it grows.
+#: A route in an answer to ip_route_v2_dump, bytes (measured: 229 MB for 1,055,514). Answers to a client that
+#: does not keep up wait in the main heap (vlibmemory/socket_api.c), in a vector that doubles as it grows.
 DUMP_BYTES = 217
 DUMP_FACTOR = 2.5
 #: What main heap and stats segment are rounded up to, bytes.
@@ -38,7 +41,8 @@ LEAST_HEAP_BYTES = 512 * MIB
 
 #: Stats segment of an idle VPP, bytes: interface, node and error counters (VPP's own default is 32 MiB).
 IDLE_STATS_BYTES = 64 * MIB
-#: Counters of a route, bytes for each thread: 16 for packets sent to it and 16 via it (vnet/dpo/load_balance.c).
+#: Counters of a route, bytes for each thread: 16 for packets sent to it and 16 via it
+#: (vnet/dpo/load_balance.c).
 COUNTER_BYTES = 32
 #: Counter vectors grow by copying (vppinfra/vec.h): the old and the new one are there at once.
 COUNTER_FACTOR = 2.5
@@ -55,8 +59,8 @@ DESCRIPTORS = 1024
 LEAST_BUFFERS = 16_384
 BUFFERS_PER_WORKER = 256
 BUFFER_FACTOR = 2.5
-#: Data of a buffer, bytes (vlib/buffer.h), and what a frame has beside its IP packet: Ethernet header, two VLAN
-#: tags and FCS.
+#: Data of a buffer, bytes (vlib/buffer.h), and what a frame has beside its IP packet: Ethernet header, two
+#: VLAN tags and FCS.
 BUFFER_DATA_BYTES = 2048
 FRAME_BYTES = 26
 
@@ -94,17 +98,18 @@ def vpp_ports(
 ) -> list[dict[str, Any]]:
     """The ports of startup.conf's dpdk stanza.
 
-    A port gets a receive queue for each worker, as far as its NIC has them (VPP leaves it at one otherwise), and VPP
-    gives it a transmit queue for each thread, unless the inventory says something else.
+    A port gets a receive queue for each worker, as far as its NIC has them (VPP leaves it at one otherwise),
+    and VPP gives it a transmit queue for each thread, unless the inventory says something else.
 
     Args:
         ports: `router_ports`.
-        facts: `ansible_facts.router_host`, for ports given by an interface's name; None where all are PCI addresses.
+        facts: `ansible_facts.router_host`, for ports given by an interface's name; None where all are PCI
+        addresses.
         workers: number of worker threads.
 
     Returns:
-        [{pci, name, node, rx_queues, rx_descriptors, tx_descriptors} and, as given, {tx_queues}]; `node` is None
-        for a NIC that says none.
+        [{pci, name, node, rx_queues, rx_descriptors, tx_descriptors} and, as given, {tx_queues}]; `node` is
+        None for a NIC that says none.
 
     Raises:
         AnsibleFilterError: a NIC is not on this host.
@@ -149,8 +154,8 @@ def vpp_buffers(ports: Sequence[Mapping[str, Any]], workers: int = 0) -> int:
 def vpp_fits_one_buffer(ports: Sequence[Mapping[str, Any]], bonds: Sequence[Mapping[str, Any]] = ()) -> bool:
     """Whether the longest frame of every port fits into one buffer, so that no packet needs a chain of them.
 
-    With `no-multi-seg` VPP neither asks NICs to scatter packets nor to gather them, which lets drivers use their
-    vector functions, and limits frames to the size of a buffer (plugins/dpdk/device/common.c).
+    With `no-multi-seg` VPP neither asks NICs to scatter packets nor to gather them, which lets drivers use
+    their vector functions, and limits frames to the size of a buffer (plugins/dpdk/device/common.c).
 
     Args:
         ports: `router_ports`.
@@ -165,7 +170,7 @@ def vpp_size(size: int) -> str:
 
 
 def vpp_bytes(size: str | int) -> int:
-    """Bytes of a size in VPP's notation: 512M, 2G, 4k or a number (unformat_memory_size, vppinfra/unformat.c).
+    """Bytes of a size in VPP's notation: 512M, 2G, 4k or a number (unformat_memory_size).
 
     Raises:
         AnsibleFilterError: it is none.
