@@ -22,12 +22,13 @@ VLAN_IDS = range(1, 4095)
 
 
 class Subject(NamedTuple):
-    """An interface of the inventory: the path of its definition, its name, its settings."""
+    """An interface of the inventory: path of its definition, name, settings, and what a VLAN is on."""
 
     path: str
     name: str
     settings: Mapping[str, Any]
     loopback: bool = False
+    parent: str = ""
 
 
 def preflight_addresses(variables: Mapping[str, Any], facts: Mapping[str, Any]) -> dict[str, Any]:
@@ -60,7 +61,7 @@ def interfaces(variables: Mapping[str, Any]) -> Iterator[Subject]:
             yield Subject(path, name, settings)
             for vlan in settings.get("vlans", []):
                 number = vlan.get("id", "?")
-                yield Subject(f"{path}.vlans[{number}]", f"{name}.{number}", vlan)
+                yield Subject(f"{path}.vlans[{number}]", f"{name}.{number}", vlan, parent=name)
     for index, settings in enumerate(variables.get("router_loopbacks", [])):
         name = settings.get("name", "")
         yield Subject(f"router_loopbacks[{name or index}]", name, settings, loopback=True)
@@ -79,13 +80,13 @@ def names(
     foreign |= {entry["interface"]: entry["pci"] or "management" for entry in facts["management"]}
     seen: dict[str, str] = {}
     for subject in subjects:
-        name, parent = subject.name, subject.name.partition(".")[0]
+        name = subject.name
         if not name:
             continue
         if len(name) > LONGEST_NAME:
             expected = f"at most {LONGEST_NAME} characters, which is all that Linux keeps"
             yield problem(f"{subject.path}.name", f"{name!r}, {len(name)} characters", expected, "shorten it")
-        if not NAME.fullmatch(parent) or parent in RESERVED_NAMES:
+        if not subject.parent and (not NAME.fullmatch(name) or name in RESERVED_NAMES):
             expected = f"a-z, 0-9, _ and -, beginning with a letter, and none of {', '.join(RESERVED_NAMES)}"
             yield problem(f"{subject.path}.name", repr(name), expected, "choose another name")
         if name in foreign:
@@ -153,11 +154,11 @@ def mtus(subjects: Sequence[Subject]) -> Iterator[Problem]:
             yield problem(
                 f"{subject.path}.mtu", str(mtu), expected, "write 1500, or 9000 on a link with jumbo frames"
             )
-        name, _, number = subject.name.partition(".")
-        limit = parents.get(name, {}).get("mtu")
-        if number and limit and mtu > limit:
-            remedy = f"lower it, or raise the mtu of {name}"
-            yield problem(f"{subject.path}.mtu", str(mtu), f"at most {limit}, the MTU of {name}", remedy)
+        limit = parents.get(subject.parent, {}).get("mtu")
+        if limit and mtu > limit:
+            remedy = f"lower it, or raise the mtu of {subject.parent}"
+            expected = f"at most {limit}, the MTU of {subject.parent}"
+            yield problem(f"{subject.path}.mtu", str(mtu), expected, remedy)
 
 
 def addresses(subjects: Sequence[Subject], facts: Mapping[str, Any]) -> Iterator[Problem]:

@@ -135,9 +135,9 @@ def parse_packages(text: str, wanted: Sequence[str]) -> dict[str, list[str]]:
 
 def failure(output: str) -> str:
     """What apt's downloader says went wrong, in one line."""
-    lines = [line.strip() for line in output.splitlines() if line.startswith(("E:", "Err:"))]
-    kept = [line.removeprefix("E: ") for line in lines if "Download Failed" not in line]
-    return " ".join((kept or lines or [output.strip() or "no answer"])[0].split())
+    errors = [line.removeprefix("E: ") for line in output.splitlines() if line.startswith("E: ")]
+    telling = [line for line in errors if "Download Failed" not in line]
+    return " ".join((telling or errors or [output.strip() or "no answer"])[0].split())
 
 
 class Repository:
