@@ -52,7 +52,8 @@ def defaults() -> dict[str, Any]:
 @cache
 def hostvars() -> dict[str, Any]:
     """Variables of each router, as ansible-inventory reads them."""
-    command = [Path(sys.executable).parent / "ansible-inventory", "-i", EXAMPLE / "hosts.yml", "--list"]
+    program = str(Path(sys.executable).parent / "ansible-inventory")
+    command = [program, "-i", str(EXAMPLE / "hosts.yml"), "--list"]
     environment = {**os.environ, "ANSIBLE_CONFIG": str(ROOT / "ansible.cfg")}
     done = subprocess.run(command, capture_output=True, text=True, check=True, env=environment)
     inventory = json.loads(done.stdout)

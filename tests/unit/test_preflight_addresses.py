@@ -28,7 +28,11 @@ def check(tree: HostTree, ports: list[dict[str, Any]], **variables: Any) -> list
 def test_interfaces_that_fit_together(pop_host: HostTree) -> None:
     vlans = [{"id": 100, "mtu": 1500, "addresses": ["198.51.100.9/30"]}, {"id": 4094}]
     bond = {"name": "bond0", "mtu": 1500, "addresses": ["198.51.100.17/31"], "vlans": [{"id": 100}]}
-    ports = [UPLINK, {**LAN, "vlans": vlans}, {"name": "member", "device": "x", "bond": "bond0"}]
+    ports: list[dict[str, Any]] = [
+        UPLINK,
+        {**LAN, "vlans": vlans},
+        {"name": "member", "device": "x", "bond": "bond0"},
+    ]
     assert check(pop_host, ports, router_bonds=[bond], router_loopbacks=[LOOPBACK]) == []
 
 

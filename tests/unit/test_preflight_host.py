@@ -40,7 +40,7 @@ def iommu_off(tree: HostTree, *, cmdline: str = "ro quiet") -> None:
 
 
 def test_a_good_host(pop_host: HostTree) -> None:
-    variables = {
+    variables: dict[str, Any] = {
         "hugepages_per_node": pages(1024) + pages(4, node=1, size="1G"),
         "cpu_isolation_workers": [2, 3],
     }

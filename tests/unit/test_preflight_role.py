@@ -132,7 +132,8 @@ def run_role(tmp_path: Path, pop_host: HostTree) -> Any:
             "ANSIBLE_HOME": str(tmp_path / "home"),
             "ANSIBLE_NOCOLOR": "1",
         }
-        command = [Path(sys.executable).parent / "ansible-playbook", "-i", inventory, playbook, *arguments]
+        program = str(Path(sys.executable).parent / "ansible-playbook")
+        command = [program, "-i", str(inventory), str(playbook), *arguments]
         return subprocess.run(
             command, capture_output=True, text=True, check=False, env=environment, cwd=tmp_path
         )
