@@ -26,7 +26,7 @@ ROOT = Path(__file__).parents[2]
 EXAMPLE = ROOT / "inventory/example"
 FORMS = sorted((EXAMPLE / "group_vars/routers").glob("*.yml"))
 # Ansible's own, and those that the forms show by an example because their default is computed.
-NOT_OURS = {"ansible_user"}
+NOT_OURS = {"ansible_become", "ansible_user"}
 COMPUTED = {"cpu_isolation_worker_count", "hugepages_per_node", "preflight_reserved_memory_mb"}
 
 

@@ -154,21 +154,23 @@ def test_a_bad_inventory_is_told_everything_at_once(run_role: Any, tmp_path: Pat
         "hugepages_per_node": [{"node": 0, "size": "2M", "count": 99999}],
         "vpp_package_source": {"kind": "repository", "url": "http://192.0.2.9"},
     }
-    inventory.write_text(yaml.safe_dump({"routers": {**variables, "hosts": {"ams1-r1": host}}}))
-    done = run_role(inventory)
+    variables["hosts"]["ams1-r2"]["router_id"] = host["router_id"]
+    inventory.write_text(yaml.safe_dump({"routers": variables}))
+    done = run_role(inventory, "--limit", "ams1-r1")
     assert done.returncode == 2, done.stdout + done.stderr
     for variable in (
         "router_peers[0].password",
         "router_ports[lan].mtu",
         "router_ports[lan].speed",
         "router_forwardin",
+        "router_id",
         "hugepages_per_node",
         "router_ports[uplink].device",
         "router_peers[transit_a_v6].asn",
         "vpp_package_source.url",
     ):
         assert f"ams1-r1: {variable}\n" in done.stdout, done.stdout
-    assert "ams1-r1: 8 problems" in done.stdout
+    assert "ams1-r1: 9 problems" in done.stdout
     assert "changed=0" in done.stdout
 
 

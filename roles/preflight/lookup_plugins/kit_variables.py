@@ -44,7 +44,7 @@ _raw:
     - C(defined) {variable value} of all that are set outside of roles' defaults and may be the kit's.
     - C(defaults) {variable value} of the roles' defaults not set elsewhere, as far as they can be evaluated.
     - C(broken) [{variable, message}] of values that cannot be evaluated, each with its path.
-    - C(router_ids) {host value} of the other hosts of group C(routers).
+    - C(router_ids) {host value} of the other hosts of group C(routers), of all where there is none.
   type: list
   elements: dict
 """
@@ -85,7 +85,8 @@ class LookupModule(LookupBase):  # type: ignore[misc]  # Ansible has no types
     def router_ids(self, given: Mapping[str, Any]) -> dict[str, str]:
         """{host: router_id} of the other routers, as far as they have one."""
         ids = {}
-        for host in given.get("groups", {}).get("routers", []):
+        groups = given.get("groups", {})
+        for host in groups.get("routers") or groups.get("all", []):
             if host == given.get("inventory_hostname"):
                 continue
             try:
