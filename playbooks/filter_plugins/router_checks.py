@@ -52,7 +52,7 @@ def router_fib_checks(reading: Mapping[str, Any], wanted: Mapping[str, Any]) -> 
     """Return the rows about the FIB.
 
     Args:
-        reading: what module `fib_comparison` read: `comparison`, `interfaces`, or `msg` when it failed.
+        reading: what `fib_comparison` read: `comparison`, `drift`, `interfaces`; or `msg` when it failed.
         wanted: as of `router_checks`; with `interfaces`, Linux interface to VPP interface.
     """
     if "comparison" not in reading:
@@ -70,6 +70,8 @@ def router_fib_checks(reading: Mapping[str, Any], wanted: Mapping[str, Any]) -> 
         checks.append(
             Check(f"{family.replace('ip', 'IP')} in {right}", found + examples, expected, not wrong)
         )
+    for pipeline, count in reading["drift"].items():
+        checks.append(Check(f"drift of {pipeline}", f"{count} routes differ", "0 routes differ", not count))
     return [asdict(check) for check in checks]
 
 

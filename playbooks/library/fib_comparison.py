@@ -12,6 +12,7 @@ the module runs under the interpreter of the agent's environment then.
 from __future__ import annotations
 
 import asyncio
+import json
 import re
 import subprocess
 import time
@@ -52,6 +53,13 @@ options:
     description: Name of the agent's FIB source in VPP.
     type: str
     default: router-agent
+  agent:
+    description: The agent's program, to have it compare what it wrote itself; not asked when not given.
+    type: path
+  control_socket:
+    description: The agent's control socket.
+    type: path
+    default: /run/router-agent/control.sock
 author: ["The authors of the router kit"]
 """
 
@@ -60,6 +68,10 @@ comparison:
   description: >-
     For each family the counts C(wanted), C(held), C(missing), C(stale), C(different), and up to ten lines of
     C(examples).
+  type: dict
+  returned: success
+drift:
+  description: What the agent says when it compares; each of its pipelines to the count of routes that differ.
   type: dict
   returned: success
 interfaces:
@@ -73,6 +85,8 @@ Route: TypeAlias = tuple[str, Legs]
 
 FAMILIES = {"ipv4": ("-4", "ip"), "ipv6": ("-6", "ipv6")}
 """Family to the option of ip(8) and the word of vtysh."""
+BGP = 186
+"""``RTPROT_BGP`` of linux/rtnetlink.h. By number, because names of protocols differ between hosts."""
 EXAMPLES = 10
 SECONDS = 300
 """Most that reading one side of one family may take."""
@@ -220,13 +234,11 @@ def lines_of(command: Sequence[str]) -> Iterator[str]:
         )
 
 
-def kernel_lines(family: str, protocols: Iterable[str]) -> Iterator[str]:
+def kernel_lines(family: str, protocols: Iterable[int]) -> Iterator[str]:
     """Yield the kernel's routes of the main table, of these protocols."""
+    command = ["ip", FAMILIES[family][0], "-oneline", "route", "show", "table", "main", "protocol"]
     for protocol in protocols:
-        option = FAMILIES[family][0]
-        yield from lines_of(
-            ["ip", option, "-oneline", "route", "show", "table", "main", "protocol", protocol]
-        )
+        yield from lines_of([*command, str(protocol)])
 
 
 def compare_kernel() -> dict[str, Any]:
@@ -234,20 +246,32 @@ def compare_kernel() -> dict[str, Any]:
     comparison = {}
     for family, (_, word) in FAMILIES.items():
         wanted = dict(frr_routes(lines_of(["vtysh", "-c", f"show {word} route bgp"])))
-        held = best(kernel_routes(kernel_lines(family, ["bgp"])), family)
+        held = best(kernel_routes(kernel_lines(family, [BGP])), family)
         comparison[family] = compare(wanted, held.items())
     return comparison
+
+
+def agent_drift(agent: str, control_socket: str) -> dict[str, int]:
+    """Have the agent read its FIBs and return, for each pipeline, how many routes differ."""
+    command = [agent, "show", "drift", "--json", "--socket", control_socket]
+    done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=SECONDS)
+    if done.returncode not in (0, 1):
+        raise ReadError(f"{' '.join(command)}: ended with {done.returncode} and said: {done.stderr.strip()}")
+    pipelines = json.loads(done.stdout)["pipelines"]
+    return {p["pipeline"]: p["missing"] + p["stale"] + p["different"] for p in pipelines}
 
 
 async def compare_vpp(
     protocols: Sequence[str], interfaces: Mapping[str, str], api_socket: Path, source: str
 ) -> tuple[dict[str, Any], dict[str, Any]]:
     """Compare the kernel's routes with those of a source in VPP; return also VPP's interfaces."""
+    from router_agent.config import ROUTE_PROTOCOLS
     from router_agent.fibs.fib import FibError
     from router_agent.model import Family, Interner, PathSet
     from router_agent.vpp.routes import RouteCodec
     from router_agent.vpp.session import VppSession
 
+    followed = [ROUTE_PROTOCOLS[name] if name in ROUTE_PROTOCOLS else int(name) for name in protocols]
     session = VppSession(api_socket=api_socket, name="fib-comparison")
     try:
         await session.open()
@@ -278,7 +302,7 @@ async def compare_vpp(
         for family in Family:
             key = "ipv4" if family is Family.IPV4 else "ipv6"
             chunks = await codec.read(family, 0)
-            wanted = forwarded(best(kernel_routes(kernel_lines(key, protocols)), key), interfaces)
+            wanted = forwarded(best(kernel_routes(kernel_lines(key, followed)), key), interfaces)
             comparison[key] = compare(wanted, vpp_routes(chunks, interner, names))
     except FibError as error:
         raise ReadError(f"VPP: {error}") from error
@@ -326,22 +350,27 @@ def main() -> None:
             "interfaces": {"type": "dict", "default": {}},
             "api_socket": {"type": "path", "default": "/run/vpp/api.sock"},
             "source": {"type": "str", "default": "router-agent"},
+            "agent": {"type": "path"},
+            "control_socket": {"type": "path", "default": "/run/router-agent/control.sock"},
         },
         supports_check_mode=True,
     )
     given = module.params
     began = time.monotonic()
     found: dict[str, Any] = {}
+    drift: dict[str, int] = {}
     try:
         if given["forwarding"] == "kernel":
             comparison = compare_kernel()
         else:
             vpp = (given["protocols"], given["interfaces"], Path(given["api_socket"]), given["source"])
             comparison, found = asyncio.run(compare_vpp(*vpp))
+        if given["agent"]:
+            drift = agent_drift(given["agent"], given["control_socket"])
     except ReadError as error:
         module.fail_json(msg=str(error))
     seconds = round(time.monotonic() - began, 1)
-    module.exit_json(changed=False, comparison=comparison, interfaces=found, seconds=seconds)
+    module.exit_json(changed=False, comparison=comparison, drift=drift, interfaces=found, seconds=seconds)
 
 
 if __name__ == "__main__":

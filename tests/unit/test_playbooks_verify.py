@@ -247,6 +247,7 @@ def test_each_thing_that_is_not_as_wanted_is_named(change: Callable[..., object]
 COUNTS = {"wanted": 10, "held": 10, "missing": 0, "stale": 0, "different": 0, "examples": []}
 READING: dict[str, Any] = {
     "comparison": {"ipv4": COUNTS, "ipv6": COUNTS},
+    "drift": {"exabgp": 0},
     "interfaces": {"uplink": {"up": True, "carrier": True}},
 }
 
@@ -262,6 +263,11 @@ def test_a_fib_that_differs_says_how_and_where(kind: str) -> None:
     assert faults == [
         f"IPv4 in VPP: found 10 routes, 1 {kind}; 10.0.0.0/8: {kind}, expected the 10 of kernel"
     ]
+
+
+def test_what_the_agent_finds_itself_is_a_fault() -> None:
+    faults = router_faults(router_fib_checks(READING | {"drift": {"exabgp": 2}}, WANTED))
+    assert faults == ["drift of exabgp: found 2 routes differ, expected 0 routes differ"]
 
 
 def test_ports_have_to_be_up_in_vpp() -> None:
