@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import re
 from collections.abc import Callable, Iterable, Mapping
 from ipaddress import ip_address, ip_interface, ip_network
 from typing import Any, TypeAlias
@@ -11,6 +12,7 @@ from ansible.errors import AnsibleFilterError
 
 Variables: TypeAlias = dict[str, Any]
 
+_NAME = re.compile(r"[A-Za-z0-9_-]+")
 _LARGEST_TTL = 255
 _MD5_CHARACTERS = 80
 """What the kernel's TCP MD5 signatures take."""
@@ -97,6 +99,7 @@ def exabgp_services(
     *,
     neighbors: Mapping[str, str],
     next_hops: Mapping[str, str],
+    checks: str,
     drain: str,
 ) -> list[Variables]:
     """Return the template's `services`: a process of the health check for each service and family.
@@ -109,6 +112,7 @@ def exabgp_services(
         services: `router_services` of the inventory.
         neighbors: whom to announce to, by family.
         next_hops: of what is announced, by family.
+        checks: script that runs the check of the service it is told.
         drain: directory of the files, one by service, that withdraw it while they exist.
 
     Raises:
@@ -116,7 +120,15 @@ def exabgp_services(
     """
     return [
         _service(
-            service, family, prefixes, neighbor=neighbors[family], next_hop=next_hops[family], drain=drain
+            service,
+            family,
+            [
+                *("--neighbor", neighbors[family]),
+                *(word for prefix in prefixes for word in ("--ip", prefix)),
+                *("--next-hop", next_hops[family]),
+            ],
+            checks,
+            drain,
         )
         for service in services
         for family, prefixes in _prefixes(service).items()
@@ -125,28 +137,22 @@ def exabgp_services(
 
 
 def _service(
-    service: Mapping[str, Any], family: str, prefixes: list[str], *, neighbor: str, next_hop: str, drain: str
+    service: Mapping[str, Any], family: str, announcement: list[str], checks: str, drain: str
 ) -> Variables:
-    where = f"router_services[{service['name']}]"
-    interval = int(service.get("interval") or 5)
-    options: list[tuple[str, str]] = [
-        ("name", f"{service['name']}-{family}"),
-        ("neighbor", neighbor),
-        *(("ip", prefix) for prefix in prefixes),
-        ("next-hop", next_hop),
-        ("interval", str(interval)),
-        ("fast-interval", "1"),
-        ("timeout", str(interval)),
-        ("rise", str(int(service.get("rise") or 2))),
-        ("fall", str(int(service.get("fall") or 3))),
-        ("up-metric", "0"),
-        ("disable", f"{drain}/{service['name']}"),
-        ("command", str(service["check"])),
-    ]
-    words = [f"--{key} {_quoted(value, f'{where}.check')}" for key, value in options]
-    arguments = " ".join(["--silent", "--no-ip-setup", "--withdraw-on-down", "--debounce", *words])
+    name = str(service["name"])
+    if not _NAME.fullmatch(name):
+        raise AnsibleFilterError(
+            f"router_services[{name}].name: found {name!r}, expected letters, digits, '_' and '-'"
+        )
+    interval = str(int(service.get("interval") or 5))
+    words = ["--silent", "--no-ip-setup", "--withdraw-on-down", "--debounce", "--up-metric", "0"]
+    words += ["--name", f"{name}-{family}", *announcement]
+    words += ["--interval", interval, "--fast-interval", "1", "--timeout", interval]
+    words += ["--rise", str(int(service.get("rise") or 2)), "--fall", str(int(service.get("fall") or 3))]
+    words += ["--disable", f"{drain}/{name}", "--command", f'"{checks} {name}"']
+    arguments = " ".join(words)
     digest = hashlib.sha256(arguments.encode()).hexdigest()[:8]
-    return {"process": f"{_process_prefix(family)}{service['name']}-{digest}", "arguments": arguments}
+    return {"process": f"{_process_prefix(family)}{name}-{digest}", "arguments": arguments}
 
 
 def exabgp_services_sessions(
@@ -194,19 +200,6 @@ def _prefixes(service: Mapping[str, Any]) -> dict[str, list[str]]:
             ) from error
         found[f"ipv{network.version}"].append(str(network))
     return found
-
-
-def _quoted(text: str, variable: str) -> str:
-    """Return a word as ExaBGP's configuration has it: between quotes there is no way to write that quote."""
-    if not text.isprintable():
-        raise AnsibleFilterError(f"{variable}: found {text!r}, expected one line of text")
-    for quote in ('"', "'"):
-        if quote not in text:
-            return quote + text.replace("\\", "\\\\") + quote
-    raise AnsibleFilterError(
-        f"{variable}: found both kinds of quotes in {text!r}, expected one of them at most: "
-        "put the command into a script of its own"
-    )
 
 
 def _quotable(text: str, variable: str, *, secret: bool = False) -> str:

@@ -42,6 +42,9 @@ options:
   unit:
     description: Content of exabgp.service.
     type: str
+  checks:
+    description: Content of the script that runs the checks of services; shell.
+    type: str
   relay:
     description: Content of the relay to router-agent; removed when omitted.
     type: str
@@ -137,6 +140,7 @@ class _ExaBgp:
         directory = Path(module.params["directory"])
         self.configuration = directory / "exabgp.conf"
         self.environment = directory / "exabgp.env"
+        self.checks = directory / "checks"
         self.relay = Path(module.params["relay_path"])
 
     @property
@@ -147,13 +151,14 @@ class _ExaBgp:
         """Return the files as the module was given them."""
         given = {
             name: None if self._module.params[name] is None else self._module.params[name].rstrip("\n") + "\n"
-            for name in ("configuration", "environment", "unit", "relay")
+            for name in ("configuration", "environment", "unit", "checks", "relay")
         }
         return [
             _File(self.environment, given["environment"]),
             _File(_UNIT, given["unit"]),
             _File(self.relay, given["relay"]),
-            # It holds passwords.
+            # Both may hold passwords. The checks are read each time, the other when ExaBGP is told to.
+            _File(self.checks, given["checks"], self._user, "0750"),
             _File(self.configuration, given["configuration"], self._user, "0640"),
         ]
 
@@ -195,8 +200,11 @@ class _ExaBgp:
 
     def check(self, files: list[_File]) -> str:
         """Return what ExaBGP has against the configuration; empty when it takes it."""
-        content = next(file.content for file in files if file.path == self.configuration)
-        path = self._stage(content or "")
+        contents = {file.path: file.content or "" for file in files}
+        code, out, err = self._run("sh", "-n", self._stage(contents[self.checks]))
+        if code != 0:
+            return f"the checks of services are no shell script: {(err or out).strip()}"
+        path = self._stage(contents[self.configuration])
         code, out, err = self._run(str(self.executable), "validate", "-nr", path)
         if code == 0:
             return ""
@@ -395,6 +403,7 @@ def main() -> None:
             "state": {"type": "str", "choices": ["present", "absent"], "default": "present"},
             "configuration": {"type": "str", "no_log": True},
             "environment": {"type": "str"},
+            "checks": {"type": "str"},
             "unit": {"type": "str"},
             "relay": {"type": "str"},
             "relay_path": {"type": "path", "required": True},
@@ -405,7 +414,7 @@ def main() -> None:
             "applied": {"type": "path", "default": "/etc/pop-router/exabgp.applied"},
             "ready_seconds": {"type": "int", "default": 60},
         },
-        required_if=[("state", "present", ("configuration", "environment", "unit"))],
+        required_if=[("state", "present", ("configuration", "environment", "unit", "checks"))],
         supports_check_mode=True,
     )
     exabgp = _ExaBgp(module)

@@ -142,6 +142,24 @@ def frr_reserved(reserved: Mapping[str, Sequence[str]], permitted: Iterable[str]
     return kept
 
 
+def frr_networks(networks: Mapping[str, Sequence[str]]) -> dict[str, list[str]]:
+    """Return `router_networks` as FRR writes prefixes: anything else would differ at each comparison.
+
+    Raises:
+        AnsibleFilterError: one is no prefix, or of the other family.
+    """
+    found: dict[str, list[str]] = {}
+    for family in ("ipv4", "ipv6"):
+        where = f"router_networks.{family}"
+        found[family] = []
+        for text in networks.get(family) or []:
+            network = _network(text, where)
+            if family != f"ipv{network.version}":
+                raise AnsibleFilterError(f"{where}: found {network}, expected a prefix of {family}")
+            found[family].append(str(network))
+    return found
+
+
 def frr_service_prefixes(services: Iterable[Mapping[str, Any]]) -> dict[str, list[str]]:
     """Return the addresses of all `router_services`, by family, each once.
 
@@ -190,6 +208,7 @@ class FilterModule:
         """Return the filters by name."""
         return {
             "frr_installed": frr_installed,
+            "frr_networks": frr_networks,
             "frr_peers": frr_peers,
             "frr_reserved": frr_reserved,
             "frr_rpki_transport": frr_rpki_transport,

@@ -30,7 +30,9 @@ description:
   - Passwords are masked in everything that is returned.
 options:
   configuration:
-    description: Content of frr.conf.
+    description:
+      - Content of frr.conf. The name in its line C(hostname) is replaced by the host's own, because that is
+        what vtysh says that FRR runs, whatever frr.conf has, and the two would differ for ever.
     type: str
     required: true
   daemons:
@@ -79,7 +81,8 @@ _COMMAND_SECONDS = "300"
 _POLL_SECONDS = 0.5
 _MASK = "********"
 _SECRET = re.compile(r"(\bpassword\s+)\S.*")
-_PROGRESS = re.compile(r"\[\d+\|\w+\] (sending configuration|done)|^Waiting for children")
+_PROGRESS = re.compile(r"\[\d+\|\w+\] (sending configuration|done)|^Waiting for children|^MGMTD: No changes")
+_COLOUR = re.compile(r"\x1b\[\d*m")
 _SETTING = re.compile(r"""(?P<name>\w+)=(?P<quote>["']?)(?P<value>.*)(?P=quote)""")
 _ALWAYS = ("zebra", "mgmtd", "staticd")
 """frrinit.sh starts them whatever the daemons file says; mgmtd is there from FRR 9 on."""
@@ -88,6 +91,11 @@ _ALWAYS = ("zebra", "mgmtd", "staticd")
 def masked(text: str) -> str:
     """Return a configuration, or a message that quotes one, without its passwords."""
     return _SECRET.sub(rf"\g<1>{_MASK}", text)
+
+
+def with_hostname(configuration: str, name: str) -> str:
+    """Return a configuration with another name of the host."""
+    return re.sub(r"^hostname .*$", f"hostname {name}", configuration, count=1, flags=re.MULTILINE)
 
 
 def delta_of(output: str) -> str:
@@ -217,8 +225,9 @@ class _Frr:
         code, out, err = self._run(str(self._reload_program), *options, str(self.configuration))
         if code == 0:
             return ""
-        said = [line for line in (out + err).splitlines() if not _PROGRESS.search(line)]
-        return masked("\n".join(said[-20:]))
+        lines = (_COLOUR.sub("", line).strip() for line in (out + err).splitlines())
+        said = dict.fromkeys(line for line in lines if line and not _PROGRESS.search(line))
+        return masked("\n".join([*said][-20:]))
 
     def start_daemons(self) -> None:
         """Start daemons that are new. The others go on; frr.conf is still the one they have."""
@@ -331,7 +340,7 @@ def _left_after(frr: _Frr, files: _Files, seconds: float) -> str:
 def _run(module: AnsibleModule) -> None:
     frr = _Frr(module)
     wanted = _Files(
-        module.params["configuration"].rstrip("\n") + "\n",
+        with_hostname(module.params["configuration"].rstrip("\n") + "\n", os.uname().nodename),
         None if module.params["daemons"] is None else module.params["daemons"].rstrip("\n") + "\n",
     )
     assert wanted.configuration is not None
