@@ -14,7 +14,7 @@ import pytest
 import yaml
 from ansible.errors import AnsibleFilterError
 
-from frr_configuration import delta_of, difference, masked, wanted_daemons, with_hostname
+from frr_configuration import delta_of, difference, masked, wanted_daemons
 from frr_variables import (
     frr_installed,
     frr_networks,
@@ -269,12 +269,6 @@ def test_passwords_are_masked_to_the_end_of_the_line() -> None:
     assert said.endswith("\n desc x")
 
 
-def test_frr_has_the_name_of_its_host() -> None:
-    config = render("frr.conf.j2", **role_variables())
-    assert "\nhostname ams1-r1\n" in config
-    assert with_hostname(config, "debian") == config.replace("\nhostname ams1-r1\n", "\nhostname debian\n")
-
-
 def test_the_delta_is_read_from_what_frr_reload_prints() -> None:
     printed = (
         "\nLines To Delete\n===============\n"
@@ -288,6 +282,12 @@ def test_the_delta_is_read_from_what_frr_reload_prints() -> None:
         "+ ip route 192.0.2.0/24 blackhole",
     ]
     assert delta_of("") == ""
+
+
+def test_the_name_of_the_host_makes_no_difference() -> None:
+    deleted = "\nLines To Delete\n===============\nno hostname debian\n"
+    added = "\nLines To Add\n============\nhostname ams1-r1\n"
+    assert delta_of(deleted + added) == ""
 
 
 def test_daemons_and_their_options_are_read() -> None:

@@ -31,8 +31,8 @@ description:
 options:
   configuration:
     description:
-      - Content of frr.conf. The name in its line C(hostname) is replaced by the host's own, because that is
-        what vtysh says that FRR runs, whatever frr.conf has, and the two would differ for ever.
+      - Content of frr.conf. Its line C(hostname) is not compared with what FRR runs, because vtysh names the
+        host itself there, whatever the daemons were told.
     type: str
     required: true
   daemons:
@@ -82,6 +82,7 @@ _POLL_SECONDS = 0.5
 _MASK = "********"
 _SECRET = re.compile(r"(\bpassword\s+)\S.*")
 _PROGRESS = re.compile(r"\[\d+\|\w+\] (sending configuration|done)|^Waiting for children|^MGMTD: No changes")
+_HOSTNAME = re.compile(r"(no )?hostname \S+")
 _COLOUR = re.compile(r"\x1b\[\d*m")
 _SETTING = re.compile(r"""(?P<name>\w+)=(?P<quote>["']?)(?P<value>.*)(?P=quote)""")
 _ALWAYS = ("zebra", "mgmtd", "staticd")
@@ -93,18 +94,16 @@ def masked(text: str) -> str:
     return _SECRET.sub(rf"\g<1>{_MASK}", text)
 
 
-def with_hostname(configuration: str, name: str) -> str:
-    """Return a configuration with another name of the host."""
-    return re.sub(r"^hostname .*$", f"hostname {name}", configuration, count=1, flags=re.MULTILINE)
-
-
 def delta_of(output: str) -> str:
-    """Return what ``frr-reload.py --test`` printed, as lines with - or + in front; empty if equal."""
+    """Return what ``frr-reload.py --test`` printed, as lines with - or + in front; empty if equal.
+
+    Names of the host are left out: vtysh shows its host's beside the one that the daemons were given.
+    """
     sign, lines = "", []
     for line in output.splitlines():
         if line in ("Lines To Delete", "Lines To Add"):
             sign = "-" if line.endswith("Delete") else "+"
-        elif sign and line.strip() and set(line) != {"="}:
+        elif sign and line.strip() and set(line) != {"="} and not _HOSTNAME.fullmatch(line):
             lines.append(f"{sign} {line}")
     return "".join(f"{line}\n" for line in lines)
 
@@ -340,7 +339,7 @@ def _left_after(frr: _Frr, files: _Files, seconds: float) -> str:
 def _run(module: AnsibleModule) -> None:
     frr = _Frr(module)
     wanted = _Files(
-        with_hostname(module.params["configuration"].rstrip("\n") + "\n", os.uname().nodename),
+        module.params["configuration"].rstrip("\n") + "\n",
         None if module.params["daemons"] is None else module.params["daemons"].rstrip("\n") + "\n",
     )
     assert wanted.configuration is not None
