@@ -38,7 +38,8 @@ from kernel_ports import (
 from rendered_files import FileError
 from rendered_files import run as run_rendered_files
 from role_variables import rendered, templated
-from vppcfg_interfaces import commands
+from vppcfg_interfaces import PlanError
+from vppcfg_interfaces import run as run_vppcfg_interfaces
 
 GOLDEN = Path(__file__).with_name("golden")
 
@@ -573,7 +574,98 @@ def test_management_facts_tell_who_configures(tmp_path: Path) -> None:
     assert facts(runs=False)["configured_elsewhere"] == ["eth0", "eth1", "eth2"]
 
 
-def test_a_plan_is_its_commands() -> None:
-    plan = "comment { vppcfg create: 1 CLI statement(s) follow }\ncreate loopback interface instance 1\n\n"
-    assert commands(plan) == ["create loopback interface instance 1"]
-    assert commands("") == []
+PARTS = """
+import importlib.machinery, importlib.util, sys
+loader = importlib.machinery.SourceFileLoader("program", sys.argv[1])
+program = importlib.util.module_from_spec(importlib.util.spec_from_loader("program", loader))
+loader.exec_module(program)
+
+class Reply:
+    def __init__(self, retval, cursor):
+        self.retval, self.cursor = retval, cursor
+
+answers = {0: (Reply(-165, 7), []), 7: (Reply(-165, 9), ["a", "b"]), 9: (Reply(0, 0), ["c"])}
+reply, mirrors = program.all_parts(lambda cursor: answers[cursor])
+assert (reply.retval, mirrors) == (0, ["a", "b", "c"])
+
+commands = {
+    "prune": ["set interface ip address del BondEthernet3 10.1.0.1/24", "set interface ip address del a 10.2.0.1/24"],
+    "create": [],
+    "sync": ["set interface ip address BondEthernet3 10.1.0.1/24", "set interface ip address a 10.2.0.2/24"],
+}
+kept = program.without_reversals(commands)
+assert kept == {"prune": commands["prune"][1:], "create": [], "sync": commands["sync"][1:]}
+again = commands | {"create": ["create bond id 3 mode lacp", "set interface tag BondEthernet3 vppcfg"]}
+assert program.without_reversals(again) == again
+"""
+
+
+def test_vpp_interfaces_reads_all_mirrors_and_leaves_bonds_their_addresses(tmp_path: Path) -> None:
+    program = tmp_path / "vpp-interfaces"
+    program.write_text(files()["/usr/local/lib/pop-router/vpp-interfaces"])
+    python = str(Path(vppcfg()).with_name("python3"))
+    done = subprocess.run([python, "-c", PARTS, str(program)], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+
+
+PLAN = "/lib/vpp-interfaces plan"
+ACTIVE = "systemctl is-active --quiet vpp-interfaces.service"
+RESTART = "systemctl restart vpp-interfaces.service"
+
+
+class Vpp(Module):
+    """A module on a host whose vpp-interfaces has plans left, one after the other."""
+
+    def __init__(self, plans: list[str], *, active: bool, **keys: Any) -> None:
+        answers = {RESTART: ""} | ({ACTIVE: ""} if active else {})
+        super().__init__(
+            answers=answers,
+            content="interfaces: {}\n",
+            program="/lib/vpp-interfaces",
+            api_socket="/run/api.sock",
+            unit="vpp-interfaces.service",
+            **keys,
+        )
+        self.plans = plans
+
+    def run_command(self, command: list[str]) -> tuple[int, str, str]:
+        if " ".join(command).startswith(PLAN):
+            self.commands.append(PLAN)
+            return 0, self.plans.pop(0), ""
+        return super().run_command(command)
+
+
+def test_vpp_that_has_everything_is_left_alone() -> None:
+    module = Vpp([""], active=True)
+    assert run_vppcfg_interfaces(module)["changed"] is False
+    assert module.commands == [PLAN, ACTIVE]
+
+
+def test_a_plan_is_carried_out_by_the_unit_and_made_again() -> None:
+    module = Vpp(["set interface state uplink up\n", ""], active=True)
+    result = run_vppcfg_interfaces(module)
+    assert result["plan"] == ["set interface state uplink up"]
+    assert module.commands == [PLAN, RESTART, PLAN]
+    assert result["diff"][0]["after"] == "set interface state uplink up\n"
+
+
+def test_a_unit_that_has_failed_is_started_again() -> None:
+    module = Vpp(["", ""], active=False)
+    assert run_vppcfg_interfaces(module)["changed"] is True
+    assert RESTART in module.commands
+
+
+def test_work_that_is_left_is_an_error() -> None:
+    with pytest.raises(PlanError, match=r"found work left .*: set interface state uplink up"):
+        run_vppcfg_interfaces(Vpp(["set interface state uplink up\n"] * 2, active=True))
+
+
+def test_check_mode_only_plans(tmp_path: Path) -> None:
+    module = Vpp(["set interface state uplink up\n"], active=True, check_mode=True)
+    module.params |= {"program": str(tmp_path), "api_socket": str(tmp_path)}
+    module.answers[f"{tmp_path} plan"] = ""
+    fresh = Vpp([], active=False, check_mode=True)
+    result = run_vppcfg_interfaces(fresh)
+    assert result["changed"]
+    assert "/lib/vpp-interfaces is not there yet" in result["msg"]
+    assert fresh.commands == []

@@ -20,17 +20,13 @@ description:
   - In check mode the plan is shown and nothing is applied.
 options:
   content:
-    description: Text of vppcfg's configuration; the unit reads the same from I(config).
+    description: Text of vppcfg's configuration; the unit has the same in a file.
     type: str
     required: true
-  config:
-    description: Path of vppcfg's configuration.
+  program:
+    description: Program that plans, C(vpp-interfaces).
     type: path
-    default: /etc/vpp/vppcfg.yaml
-  executable:
-    description: Path of vppcfg.
-    type: path
-    default: /opt/vppcfg/bin/vppcfg
+    default: /usr/local/lib/pop-router/vpp-interfaces
   api_socket:
     description: VPP's API socket.
     type: path
@@ -62,36 +58,20 @@ class PlanError(Exception):
     """VPP's interfaces cannot be brought into their state."""
 
 
-def commands(plan: str) -> list[str]:
-    """VPP's commands of a plan, without its comments."""
-    return [line for line in plan.splitlines() if line.strip() and not line.startswith("comment {")]
-
-
 def planned(module: AnsibleModule) -> list[str]:
-    """What vppcfg would do now.
+    """What is left to do in VPP.
 
     Raises:
-        PlanError: vppcfg refuses the configuration or does not understand the running VPP.
+        PlanError: the configuration is refused, or VPP does not answer.
     """
     with tempfile.TemporaryDirectory(prefix="vppcfg-") as directory:
-        config, output = Path(directory, "vppcfg.yaml"), Path(directory, "plan")
+        config = Path(directory, "vppcfg.yaml")
         config.write_text(module.params["content"])
-        code, out, error = module.run_command(
-            [
-                module.params["executable"],
-                "--quiet",
-                "plan",
-                "--config",
-                str(config),
-                "--vpp-api-socket",
-                module.params["api_socket"],
-                "--output",
-                str(output),
-            ]
-        )
-        if code != 0:
-            raise PlanError(f"vppcfg cannot plan VPP's interfaces (status {code}): {(error + out).strip()}")
-        return commands(output.read_text())
+        program, api_socket = module.params["program"], module.params["api_socket"]
+        code, out, error = module.run_command([program, "plan", str(config), "--api-socket", api_socket])
+    if code != 0:
+        raise PlanError(f"found no plan for VPP's interfaces (status {code}): {(error + out).strip()}")
+    return [str(line) for line in out.splitlines()]
 
 
 def active(module: AnsibleModule) -> bool:
@@ -112,12 +92,12 @@ def apply(module: AnsibleModule) -> None:
         _, journal, _ = module.run_command(["journalctl", "--unit", unit, "--lines", "20", "--output", "cat"])
         raise PlanError(f"{unit} failed: {error.strip()}\n{journal.strip()}")
     if left := planned(module):
-        raise PlanError(f"found vppcfg with work left after it was applied, expected none: {'; '.join(left)}")
+        raise PlanError(f"found work left after vppcfg applied its plan, expected none: {'; '.join(left)}")
 
 
 def missing(module: AnsibleModule) -> str | None:
     """Why nothing can be planned on a host that is only being looked at; None when it can."""
-    for key in ("executable", "api_socket"):
+    for key in ("program", "api_socket"):
         if not Path(module.params[key]).exists():
             return f"{module.params[key]} is not there yet: every interface would be made"
     return None
@@ -144,8 +124,7 @@ def main() -> None:
     module = AnsibleModule(
         argument_spec={
             "content": {"type": "str", "required": True},
-            "config": {"type": "path", "default": "/etc/vpp/vppcfg.yaml"},
-            "executable": {"type": "path", "default": "/opt/vppcfg/bin/vppcfg"},
+            "program": {"type": "path", "default": "/usr/local/lib/pop-router/vpp-interfaces"},
             "api_socket": {"type": "path", "default": "/run/vpp/api.sock"},
             "unit": {"type": "str", "default": "vpp-interfaces.service"},
         },
