@@ -83,14 +83,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parsed = _parser().parse_args(arguments)
     console = Console(highlight=False)
     try:
-        with _interruptible():
+        with interruptible():
             if parsed.command == "down":
                 return _down(parsed.name, console)
             return _run(_options(parsed), console)
     except LabError as error:
         console.print(f"INVALID  {error}", style="bold yellow", markup=False, soft_wrap=True)
         return Outcome.INVALID.exit_code
-    except _Interrupted as error:
+    except Interrupted as error:
         console.print(f"interrupted by {error.signal.name}; everything was taken down", markup=False)
         return 128 + error.signal
 
@@ -210,7 +210,7 @@ def _taken_down(lab: Lab, console: Console) -> Iterator[None]:
     try:
         yield
     finally:
-        _ignore_signals()
+        ignore_signals()
         if lab.keep and lab.topology.present:
             console.print(ways_in(lab), markup=False, soft_wrap=True)
         lab.__exit__(None, None, None)
@@ -236,7 +236,7 @@ def _table(options: Options) -> Table:
         raise LabError(str(error)) from error
 
 
-class _Interrupted(BaseException):
+class Interrupted(BaseException):
     """A signal asked for the end. Not an Exception: nothing on the way may swallow it."""
 
     def __init__(self, number: int) -> None:
@@ -245,7 +245,7 @@ class _Interrupted(BaseException):
 
 
 @contextmanager
-def _interruptible() -> Iterator[None]:
+def interruptible() -> Iterator[None]:
     """Turn the first signal that asks for the end into an exception, and pass over later ones."""
     former = {number: signal.signal(number, _interrupt) for number in _SIGNALS}
     try:
@@ -256,11 +256,12 @@ def _interruptible() -> Iterator[None]:
 
 
 def _interrupt(number: int, _frame: FrameType | None) -> NoReturn:
-    _ignore_signals()
-    raise _Interrupted(number)
+    ignore_signals()
+    raise Interrupted(number)
 
 
-def _ignore_signals() -> None:
+def ignore_signals() -> None:
+    """Pass over signals that ask for the end: what is left to do is to take everything down."""
     for number in _SIGNALS:
         signal.signal(number, signal.SIG_IGN)
 

@@ -59,13 +59,13 @@ def test_the_first_signal_ends_and_later_ones_are_passed_over() -> None:
     before = signal.getsignal(signal.SIGTERM)
 
     def two_signals() -> None:
-        with run._interruptible():
+        with run.interruptible():
             try:
                 signal.raise_signal(signal.SIGTERM)
             finally:
                 signal.raise_signal(signal.SIGINT)
 
-    with pytest.raises(run._Interrupted) as interrupted:
+    with pytest.raises(run.Interrupted) as interrupted:
         two_signals()
     assert interrupted.value.signal is signal.SIGTERM
     assert signal.getsignal(signal.SIGTERM) is before

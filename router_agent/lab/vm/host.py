@@ -8,7 +8,7 @@ import subprocess
 import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 from router_agent.lab.commands import require
 from router_agent.lab.errors import LabError
@@ -88,7 +88,9 @@ class Host:
         """The ssh command that leads to the host."""
         return [require("ssh"), "-F", str(self.ssh_config), HOST]
 
-    def try_run(self, command: str, *, seconds: float = _COMMAND_SECONDS) -> subprocess.CompletedProcess[str]:
+    def try_run(
+        self, command: str, *, seconds: float = _COMMAND_SECONDS, stdin: int | IO[bytes] = subprocess.DEVNULL
+    ) -> subprocess.CompletedProcess[str]:
         """Run a shell command on the host, whatever its exit status.
 
         Raises:
@@ -97,7 +99,7 @@ class Host:
         argv = [*self.ssh[:-1], "-o", "BatchMode=yes", HOST, "--", command]
         try:
             done = subprocess.run(
-                argv, stdin=subprocess.DEVNULL, capture_output=True, text=True, check=False, timeout=seconds
+                argv, stdin=stdin, capture_output=True, text=True, check=False, timeout=seconds
             )
         except subprocess.TimeoutExpired:
             raise HostError(f"{HOST}: no end of {command!r} after {seconds:.0f} s") from None
@@ -111,11 +113,16 @@ class Host:
         Raises:
             HostError: the host does not answer, or the command fails.
         """
-        done = self.try_run(command, seconds=seconds)
-        if done.returncode != 0:
-            said = (done.stderr.strip() or done.stdout.strip())[-2000:]
-            raise HostError(f"{HOST}: {command}: exit status {done.returncode}: {said}")
-        return done.stdout
+        return _checked(command, self.try_run(command, seconds=seconds))
+
+    def feed(self, command: str, file: Path, *, seconds: float = _COMMAND_SECONDS) -> str:
+        """Run a shell command on the host with a file as its standard input; return what it printed.
+
+        Raises:
+            HostError: the host does not answer, or the command fails.
+        """
+        with file.open("rb") as content:
+            return _checked(command, self.try_run(command, seconds=seconds, stdin=content))
 
     def json(self, command: str, *, seconds: float = _COMMAND_SECONDS) -> Any:
         """Return what a command prints as JSON.
@@ -180,3 +187,10 @@ class Host:
             if time.monotonic() > deadline:
                 raise HostError(f"waited {seconds:.0f} s for {HOST}: {last}\nits console ends:\n{tail()}")
             time.sleep(_POLL_SECONDS)
+
+
+def _checked(command: str, done: subprocess.CompletedProcess[str]) -> str:
+    if done.returncode != 0:
+        said = (done.stderr.strip() or done.stdout.strip())[-2000:]
+        raise HostError(f"{HOST}: {command}: exit status {done.returncode}: {said}")
+    return done.stdout

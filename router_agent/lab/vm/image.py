@@ -19,6 +19,7 @@ from pathlib import Path
 
 from router_agent.lab.commands import require, run
 from router_agent.lab.errors import LabError
+from router_agent.lab.vm.archive import pack_testpmd
 from router_agent.lab.vm.disk import write_disk
 from router_agent.lab.vm.plan import HOST, MANAGEMENT, MANAGEMENT_INTERFACE
 
@@ -85,7 +86,7 @@ _GRUB_MODULES = "usr/lib/grub/i386-pc"
 _CORE_MODULES = ("biosdisk", "part_msdos", "ext2")
 _SIZE_BYTES = 6 * 2**30
 _OLDEST_SECONDS = 7 * 86_400
-_LAYOUT = 1
+_LAYOUT = 3
 """Raised when the way an image is put together changes."""
 
 _BOOTSTRAP_SECONDS = 900.0
@@ -116,6 +117,11 @@ class Image:
     def key(self) -> Path:
         """Private key that root accepts."""
         return self.directory / "id_ed25519"
+
+    @property
+    def testpmd(self) -> Path:
+        """Debian's dpdk-testpmd with its libraries, packed; the host's disk does not have it."""
+        return self.directory / "testpmd.tar.gz"
 
     @property
     def host_key(self) -> str:
@@ -175,6 +181,8 @@ def build(images: Path, progress: Callable[[str], None]) -> Image:
     root.mkdir(parents=True)
     progress(f"Debian {SUITE} and {len(PACKAGES)} packages")
     _bootstrap(root)
+    progress("dpdk-testpmd, to be copied to hosts that prove VFIO with it")
+    pack_testpmd(root, work / "testpmd.tar.gz")
     identifier = str(uuid.uuid4())
     progress("host key, network, boot loader")
     _make_keys(work, root)
