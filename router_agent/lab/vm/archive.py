@@ -11,13 +11,15 @@ import shutil
 from pathlib import Path
 
 from router_agent.lab.commands import run
+from router_agent.lab.errors import LabError
 
 PROGRAM = "usr/bin/dpdk-testpmd"
+DRIVERS = "drivers"
 LIBRARIES = "usr/lib/x86_64-linux-gnu"
 
 _PACKAGE = "dpdk-dev"
-_DRIVERS = ("librte_bus_pci", "librte_mempool_ring", "librte_net_e1000", "librte_net_vmxnet3")
-"""Loaded by the program when it runs, so that no linker names them."""
+_DRIVERS = ("librte_mempool_ring", "librte_net_e1000", "librte_net_vmxnet3")
+"""Loaded by the program when it runs, so that no linker names them. What one does name must not be here too."""
 
 _SECONDS = 300.0
 
@@ -36,16 +38,12 @@ def pack_testpmd(root: Path, archive: Path) -> None:
     work.mkdir(parents=True)
     try:
         _unpack(root, work)
-        wanted = [PROGRAM, *_libraries(root, work)]
+        _collect_drivers(work)
+        wanted = [PROGRAM, DRIVERS, *_libraries(root, work)]
         # Links are followed: some lead to the directory of drivers.
         run(["tar", "-C", str(work / "tree"), "-chzf", str(archive), *wanted], seconds=_SECONDS)
     finally:
         shutil.rmtree(work)
-
-
-def driver_arguments(directory: str) -> list[str]:
-    """Return the arguments that have DPDK load its drivers from where the archive was unpacked."""
-    return [word for name in _DRIVERS for word in ("-d", f"{directory}/{LIBRARIES}/{name}.so")]
 
 
 def _unpack(root: Path, work: Path) -> None:
@@ -60,15 +58,24 @@ def _unpack(root: Path, work: Path) -> None:
             run(["dpkg-deb", "--extract", str(deb), str(work / "tree")])
 
 
+def _collect_drivers(work: Path) -> None:
+    """Copy the drivers into a directory of their own, which DPDK loads whole."""
+    directory = work / "tree" / DRIVERS
+    directory.mkdir()
+    for name in _DRIVERS:
+        found = sorted((work / "tree" / LIBRARIES).glob(f"{name}.so.*"), key=lambda path: len(path.name))
+        if not found:
+            raise LabError(f"found no {name}.so in what {_PACKAGE} depends on, expected DPDK's driver")
+        shutil.copy(found[0], directory / f"{name}.so")
+
+
 def _libraries(root: Path, work: Path) -> list[str]:
     """Return the shared libraries that program and drivers need."""
     tree = "/" + str((work / "tree").relative_to(root))
-    there = work / "tree" / LIBRARIES
-    drivers = sorted(path for name in _DRIVERS for path in there.glob(f"{name}.so"))
+    drivers = [f"{tree}/{DRIVERS}/{path.name}" for path in (work / "tree" / DRIVERS).iterdir()]
     search = f"LD_LIBRARY_PATH={tree}/{LIBRARIES}"
-    objects = [f"{tree}/{PROGRAM}", *(f"{tree}/{LIBRARIES}/{path.name}" for path in drivers)]
-    needed = run(["chroot", str(root), "env", search, "ldd", *objects])
-    names = {path.name for path in drivers}
+    needed = run(["chroot", str(root), "env", search, "ldd", f"{tree}/{PROGRAM}", *drivers])
+    names = set()
     for line in needed.splitlines():
         _, _, found = line.partition("=> ")
         if found.startswith(tree):

@@ -86,7 +86,7 @@ _GRUB_MODULES = "usr/lib/grub/i386-pc"
 _CORE_MODULES = ("biosdisk", "part_msdos", "ext2")
 _SIZE_BYTES = 6 * 2**30
 _OLDEST_SECONDS = 7 * 86_400
-_LAYOUT = 3
+_LAYOUT = 6
 """Raised when the way an image is put together changes."""
 
 _BOOTSTRAP_SECONDS = 900.0

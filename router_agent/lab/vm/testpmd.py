@@ -11,7 +11,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from router_agent.lab.daemon import wait_until
-from router_agent.lab.vm.archive import LIBRARIES, PROGRAM, driver_arguments
+from router_agent.lab.vm.archive import DRIVERS, LIBRARIES, PROGRAM
 from router_agent.lab.vm.host import Host, HostError
 from router_agent.lab.vm.plan import DEVICES, PORTS
 
@@ -50,7 +50,7 @@ def forwarding(host: Host) -> Iterator[None]:
         HostError: it does not start.
         LabError: it is not ready in time; with what it said.
     """
-    arguments = driver_arguments(_DIRECTORY)
+    arguments = ["-d", f"{_DIRECTORY}/{DRIVERS}"]
     for port in PORTS:
         arguments += ["-a", DEVICES[port.name]]
     arguments += ["--no-telemetry", "--", f"--total-num-mbufs={_BUFFERS}"]
@@ -62,7 +62,7 @@ def forwarding(host: Host) -> Iterator[None]:
     )
     options = " ".join(f"-p {text}" for text in properties)
     program = f"{_DIRECTORY}/{PROGRAM} {' '.join(arguments)}"
-    host.run(f"systemd-run --quiet --collect --unit={_UNIT} {options} {program}")
+    host.run(f"> {_LOG}; systemd-run --quiet --collect --unit={_UNIT} {options} {program}")
     try:
         wait_until(
             lambda: _forwards(host),
