@@ -23,11 +23,15 @@ STAMP := $(VENV)/set-up-$(KEY)
 LAB_ARGS := $(if $(SPEAKER),--speaker $(SPEAKER)) $(if $(FIB),--fib $(FIB)) $(if $(TABLE),--table "$(TABLE)") \
 	$(if $(IPV4),--ipv4 $(IPV4)) $(if $(IPV6),--ipv6 $(IPV6)) $(if $(filter-out 0,$(KEEP)),--keep) $(ARGS)
 
+# What the virtual POP host needs on top: QEMU, and what builds its Debian.
+VM_PACKAGES := qemu-system-x86 qemu-utils mmdebstrap debian-archive-keyring e2fsprogs openssh-client
+VM_ARGS := $(if $(VPP_DEBS),--vpp-debs "$(VPP_DEBS)") $(if $(filter-out 0,$(KEEP)),--keep) $(ARGS)
+
 # A lab's verdict is its exit code: 0 PASS, 1 FAIL, 2 INVALID. GNU make turns every failure into 2, except that
-# under -q a 1 from a "+" line comes through as 1. So `make lab` alone puts itself under -q, and sets up in a make
-# of its own that is not. `make -n lab` stays what it is.
+# under -q a 1 from a "+" line comes through as 1. So `make lab` and `make lab-vm` alone put themselves under -q,
+# and set up in a make of its own that is not. `make -n lab` stays what it is.
 VERDICT :=
-ifeq ($(MAKECMDGOALS)$(findstring n,$(firstword -$(MAKEFLAGS))),lab)
+ifneq ($(filter 1-lab 1-lab-vm,$(words $(MAKECMDGOALS))-$(MAKECMDGOALS)$(findstring n,$(firstword -$(MAKEFLAGS)))),)
 MAKEFLAGS += -q
 VERDICT := +
 endif
@@ -37,6 +41,7 @@ help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' Makefile
 	@echo
 	@echo '  make lab      SPEAKER=frr|exabgp FIB=vpp|kernel TABLE=FILE IPV4=N IPV6=N KEEP=1'
+	@echo '  make lab-vm   VPP_DEBS=DIR KEEP=1             make acceptance  VPP_DEBS=DIR ARGS="-k word"'
 	@echo '  make test     ARGS="-k word"      make bench  ONLY=name ROUTES_FILE=file      make lock  UPGRADE=1'
 
 .PHONY: lab
@@ -47,6 +52,20 @@ lab: ## carry a full BGP table into a forwarding plane, send traffic: exits 0 PA
 .PHONY: lab-down
 lab-down: setup ## take down what make lab KEEP=1 left up
 	$(BIN)/python -m router_agent.lab down $(ARGS)
+
+.PHONY: lab-vm
+lab-vm: ## build a router out of a bare Debian in a virtual machine, and prove it: exits like lab
+	$(VERDICT)@$(if $(VERDICT),MAKEFLAGS=) $(MAKE) --no-print-directory setup PACKAGES="$(PACKAGES) $(VM_PACKAGES)"
+	$(VERDICT)@$(BIN)/python -m router_agent.lab.vm $(VM_ARGS)
+
+.PHONY: lab-vm-down
+lab-vm-down: setup ## take down what make lab-vm KEEP=1 left up
+	$(BIN)/python -m router_agent.lab.vm down $(ARGS)
+
+.PHONY: acceptance
+acceptance: PACKAGES += $(VM_PACKAGES)
+acceptance: setup ## the playbooks against a virtual POP host: 45 minutes without KVM; VPP_DEBS=DIR forwards with VPP
+	VPP_DEBS="$(VPP_DEBS)" $(BIN)/pytest tests/acceptance --timeout 3000 $(ARGS)
 
 .PHONY: test
 test: lint ## lint, types, unit and integration tests
