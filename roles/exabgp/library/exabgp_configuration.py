@@ -201,9 +201,11 @@ class _ExaBgp:
     def check(self, files: list[_File]) -> str:
         """Return what ExaBGP has against the configuration; empty when it takes it."""
         contents = {file.path: file.content or "" for file in files}
-        code, out, err = self._run("sh", "-n", self._stage(contents[self.checks]))
+        path = self._stage(contents[self.checks])
+        code, out, err = self._run("sh", "-n", path)
         if code != 0:
-            return f"the checks of services are no shell script: {(err or out).strip()}"
+            said = (err or out).strip().replace(path, str(self.checks))
+            return f"the checks of services are no shell script: {said}"
         path = self._stage(contents[self.configuration])
         code, out, err = self._run(str(self.executable), "validate", "-nr", path)
         if code == 0:
