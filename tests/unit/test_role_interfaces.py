@@ -589,7 +589,7 @@ reply, mirrors = program.all_parts(lambda cursor: answers[cursor])
 assert (reply.retval, mirrors) == (0, ["a", "b", "c"])
 
 commands = {
-    "prune": ["set interface ip address del BondEthernet3 10.1.0.1/24", "set interface ip address del a 10.2.0.1/24"],
+    "prune": [f"set interface ip address del {it}" for it in ("BondEthernet3 10.1.0.1/24", "a 10.2.0.1/24")],
     "create": [],
     "sync": ["set interface ip address BondEthernet3 10.1.0.1/24", "set interface ip address a 10.2.0.2/24"],
 }
