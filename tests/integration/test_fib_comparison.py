@@ -59,7 +59,7 @@ class Router:
         }
         path = self.directory / "arguments.json"
         path.write_text(json.dumps({"ANSIBLE_MODULE_ARGS": arguments}))
-        command = ["ip", "netns", "exec", self.namespace, sys.executable, MODULE, path]
+        command = ["ip", "netns", "exec", self.namespace, sys.executable, str(MODULE), str(path)]
         done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=60)
         assert done.stdout, done.stderr
         answer: dict[str, Any] = json.loads(done.stdout)

@@ -94,12 +94,12 @@ def test_the_agent_takes_what_the_role_renders(forwarding: str, tmp_path: Path) 
 
 
 def test_interfaces_are_those_a_next_hop_can_be_behind() -> None:
-    ports = [
+    ports: list[dict[str, Any]] = [
         {"name": "uplink", "vlans": [{"id": 100}, {"id": 200}]},
         {"name": "left", "bond": "bond0"},
         {"name": "right", "bond": "bond0"},
     ]
-    bonds = [{"name": "bond0", "vlans": [{"id": 7}]}, {"name": "bond1"}]
+    bonds: list[dict[str, Any]] = [{"name": "bond0", "vlans": [{"id": 7}]}, {"name": "bond1"}]
     assert router_agent_interfaces(ports, bonds) == {
         "uplink": "uplink",
         "uplink.100": "uplink.100",
