@@ -19,7 +19,7 @@ LIBRARIES = "usr/lib/x86_64-linux-gnu"
 
 _PACKAGE = "dpdk-dev"
 _DRIVERS = ("librte_mempool_ring", "librte_net_e1000", "librte_net_vmxnet3")
-"""Loaded by the program when it runs, so that no linker names them. What one does name must not be here too."""
+"""Loaded by the program when it runs: no linker names them. What one does name must not be here too."""
 
 _SECONDS = 300.0
 
