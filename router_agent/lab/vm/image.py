@@ -7,6 +7,7 @@ anew: the mirror would no longer have what they name.
 
 from __future__ import annotations
 
+import fcntl
 import hashlib
 import json
 import os
@@ -86,6 +87,7 @@ _GRUB_MODULES = "usr/lib/grub/i386-pc"
 _CORE_MODULES = ("biosdisk", "part_msdos", "ext2")
 _SIZE_BYTES = 6 * 2**30
 _OLDEST_SECONDS = 7 * 86_400
+_UNUSED_SECONDS = 86_400
 _LAYOUT = 6
 """Raised when the way an image is put together changes."""
 
@@ -158,11 +160,17 @@ def find(images: Path, *, now: float | None = None) -> Image | None:
     if not image.disk.exists():
         return None
     age = (time.time() if now is None else now) - image.disk.stat().st_mtime
-    return image if age < _OLDEST_SECONDS else None
+    if age > _OLDEST_SECONDS:
+        return None
+    # What was asked for last shows in the directory's time, the age of what is in it in the disk's.
+    os.utime(image.directory)
+    return image
 
 
 def build(images: Path, progress: Callable[[str], None]) -> Image:
-    """Build the image of the recipe; images of other recipes are removed.
+    """Build the image of the recipe; images that nobody has asked for in a day are removed.
+
+    Only one process builds at a time; one that had to wait takes what the other has built.
 
     Args:
         images: directory that keeps images.
@@ -174,9 +182,20 @@ def build(images: Path, progress: Callable[[str], None]) -> Image:
     if os.geteuid() != 0:
         raise LabError("found an ordinary user, expected root: files of the image belong to root and others")
     images.mkdir(parents=True, exist_ok=True)
-    for other in images.iterdir():
-        shutil.rmtree(other)
+    with (images / "lock").open("w") as held:
+        progress("waiting for another process that builds it")
+        fcntl.flock(held, fcntl.LOCK_EX)
+        return find(images) or _build(images, progress)
+
+
+def _build(images: Path, progress: Callable[[str], None]) -> Image:
+    finished = images / digest()
     work = images / f"{digest()}.new"
+    for other in images.iterdir():
+        # Of another recipe, machines may run from it now.
+        unused = time.time() - other.stat().st_mtime > _UNUSED_SECONDS
+        if other.is_dir() and (other in (finished, work) or unused):
+            shutil.rmtree(other)
     root = work / "root"
     root.mkdir(parents=True)
     progress(f"Debian {SUITE} and {len(PACKAGES)} packages")
@@ -195,7 +214,6 @@ def build(images: Path, progress: Callable[[str], None]) -> Image:
         work / "disk.raw", root, uuid=identifier, size_bytes=_SIZE_BYTES, boot_image=boot_image, core=core
     )
     shutil.rmtree(root)
-    finished = images / digest()
     work.rename(finished)
     return Image(finished)
 
