@@ -31,6 +31,8 @@ def forwarding_variables(vpp_debs: Path | None) -> dict[str, Any]:
     return {
         "router_forwarding": "vpp",
         "vpp_package_source": {"kind": "directory", "path": str(vpp_debs.resolve())},
+        # A worker that polls takes one of two emulated processors, and half the machine the lab runs on.
+        "vpp_rx_mode": "interrupt",
     }
 
 
