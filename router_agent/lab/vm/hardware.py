@@ -79,7 +79,8 @@ def command_line(hardware: Hardware, wiring: Wiring) -> list[str]:
         # An IOMMU that remaps interrupts wants the interrupt controller outside the kernel (KVM only).
         *("-machine", "q35,kernel-irqchip=split"),
         *("-accel", "kvm" if hardware.kvm else "tcg,thread=multi"),
-        *("-cpu", "host" if hardware.kvm else "max"),
+        # Without AVX2: QEMU 7.2 emulates its gathers wrongly, and NumPy's argsort dies of a protection fault.
+        *("-cpu", "host" if hardware.kvm else "max,avx2=off"),
         *("-smp", str(hardware.cpus)),
         *("-m", f"{hardware.memory_mib}M"),
         *_display(wiring),
