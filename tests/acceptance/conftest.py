@@ -115,8 +115,9 @@ def go_back(pop: VirtualPop, state: str) -> None:
     pop.wait_up()
     pop.host.run(f"date --set=@{time.time():.0f}")
     if state == CONVERGED:
-        # Their connections are those of the state that was left.
+        # Neither side's connections are those of the other: both drop theirs, or wait for the hold timer.
         pop.neighbours.restart_sessions()
+        pop.host.run("vtysh -c 'clear bgp *'; systemctl restart exabgp.service")
         pop.neighbours.wait_established()
 
 
