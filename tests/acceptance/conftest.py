@@ -115,9 +115,8 @@ def go_back(pop: VirtualPop, state: str) -> None:
     pop.wait_up()
     pop.host.run(f"date --set=@{time.time():.0f}")
     if state == CONVERGED:
-        # Neither side's connections are those of the other: both drop theirs, or wait for the hold timer.
+        # Their connections are those of the state that was left.
         pop.neighbours.restart_sessions()
-        pop.host.run("vtysh -c 'clear bgp *'; systemctl restart exabgp.service")
         pop.neighbours.wait_established()
 
 
