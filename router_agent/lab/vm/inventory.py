@@ -31,9 +31,6 @@ def forwarding_variables(vpp_debs: Path | None) -> dict[str, Any]:
     return {
         "router_forwarding": "vpp",
         "vpp_package_source": {"kind": "directory", "path": str(vpp_debs.resolve())},
-        # Workers that poll take whole processors, of which the host has two emulated ones.
-        "cpu_isolation_worker_count": 0,
-        "vpp_poll_sleep_usec": 100,
     }
 
 
