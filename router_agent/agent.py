@@ -20,6 +20,7 @@ from router_agent.config import (
     Config,
     ExabgpFeedConfig,
     FeedConfig,
+    KernelFeedConfig,
     KernelFibConfig,
     PipelineConfig,
 )
@@ -239,7 +240,8 @@ def _fib(config: PipelineConfig) -> Fib:
         api_socket=fib.api_socket,
         source_name=fib.source,
         source_priority=fib.priority,
-        interfaces=fib.interfaces,
+        interfaces=None if fib.interfaces == "auto" else fib.interfaces,
+        namespace=config.feed.namespace if isinstance(config.feed, KernelFeedConfig) else None,
         window=fib.window,
         tables=[(family, table) for family in Family for table in config.tables.values()],
     )

@@ -18,7 +18,9 @@ from pydantic import (
     BaseModel,
     BeforeValidator,
     ConfigDict,
+    Discriminator,
     Field,
+    Tag,
     ValidationError,
     WithJsonSchema,
     model_validator,
@@ -183,6 +185,7 @@ _NAMESPACE = r"^([A-Za-z0-9][A-Za-z0-9_.-]{0,62}|/[^\s]+)$"
 _SOURCE = r"^[A-Za-z0-9][A-Za-z0-9_.-]{0,56}$"
 _KERNEL_INTERFACE = r"^[^\s/]{1,15}$"
 _VPP_INTERFACE = r"^[^\s]{1,63}$"
+_WORD, _MAP = "interface word", "interface map"
 _MODE = r"^0?[0-7]{3}$"
 
 Name: TypeAlias = Annotated[str, Field(pattern=_NAME)]
@@ -190,6 +193,11 @@ Namespace: TypeAlias = Annotated[str, Field(pattern=_NAMESPACE), AfterValidator(
 Mode: TypeAlias = Annotated[str, Field(pattern=_MODE), BeforeValidator(_octal_digits)]
 KernelInterface: TypeAlias = Annotated[str, Field(pattern=_KERNEL_INTERFACE)]
 VppInterface: TypeAlias = Annotated[str, Field(pattern=_VPP_INTERFACE)]
+VppInterfaces: TypeAlias = Annotated[
+    Annotated[Literal["auto"], Tag(_WORD)]
+    | Annotated[dict[KernelInterface, VppInterface], AfterValidator(_distinct_interfaces), Tag(_MAP)],
+    Discriminator(lambda value: _WORD if isinstance(value, str) else _MAP),
+]
 SocketPath: TypeAlias = Annotated[Path, AfterValidator(_absolute)]
 Bool: TypeAlias = Annotated[bool, Field(strict=True)]
 Metric: TypeAlias = Annotated[int, Field(strict=True, ge=0, le=0xFFFFFFFF)]
@@ -324,8 +332,9 @@ class VppFibConfig(_Model):
         default=64,
         description="Priority of the source, lower wins: connected routes have 3, the API 128.",
     )
-    interfaces: Annotated[dict[KernelInterface, VppInterface], AfterValidator(_distinct_interfaces)] = Field(
-        default_factory=dict, description="Control-plane interface to VPP interface."
+    interfaces: VppInterfaces = Field(
+        default_factory=dict,
+        description="Control-plane interface to VPP interface, or `auto`: linux-cp's pairs, followed live.",
     )
     window: Window = Field(default=16_384, description="Most requests that are unanswered at any time.")
 
@@ -630,15 +639,15 @@ def _problem(details: ErrorDetails) -> _Problem:
     if kind in ("union_tag_not_found", "union_tag_invalid"):
         found = f"kind {context['tag']!r}" if "tag" in context else "no kind"
         return where, f"found {found}, expected kind {' or '.join(_KINDS[str(where[-1])])}"
-    return where, f"found {_shown(details['input'])}, expected {_expected(kind, context, details['msg'])}"
+    return where, f"found {_shown(details['input'])}, expected {_expected(details)}"
 
 
 def _location(details: ErrorDetails) -> _Where:
     """Return where an error is, in the file's own keys."""
     where = tuple(part for part in details["loc"] if part != "[key]")
     if len(where) > 3 and where[0] == "pipelines" and where[2] in _KINDS:
-        return where[:3] + where[4:]  # pydantic names the chosen member of the union after the field
-    return where
+        where = where[:3] + where[4:]  # pydantic names the chosen member of the union after the field
+    return tuple(part for part in where if part not in (_WORD, _MAP))  # tags, with a blank as no name has
 
 
 _KINDS: Mapping[str, Mapping[str, type[_Model]]] = {
@@ -671,7 +680,10 @@ _PATTERNS: Mapping[str, str] = {
 }
 
 
-def _expected(kind: str, context: Mapping[str, Any], message: str) -> str:
+def _expected(details: ErrorDetails) -> str:
+    kind, context, message = details["type"], details.get("ctx", {}), details["msg"]
+    if _WORD in details["loc"] or (_MAP in details["loc"] and kind == "dict_type"):
+        return "'auto' or a mapping"
     if kind in _EXPECTED:
         return _EXPECTED[kind]
     if kind == "string_pattern_mismatch":

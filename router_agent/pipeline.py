@@ -163,6 +163,7 @@ class Pipeline:
         self._fib_tried = asyncio.Event()
         self._snapshot_taken = asyncio.Event()
         self._fib_free = asyncio.Lock()
+        fib.on_change(self._fib_changed)
 
     # -- what the feed tells (Sink) --------------------------------------------------------------
 
@@ -212,9 +213,7 @@ class Pipeline:
         for index in removed:
             self.links_known.pop(index, None)
         if self.fib.links(links, removed):
-            self._translate_anew()
-            self._neighbours_dirty.update(self.neighbours_known)
-            self._wake.set()
+            self._fib_changed()
 
     def neighbours(self, learned: Sequence[Neighbour], removed: Sequence[Neighbour]) -> None:
         """See `Sink`."""
@@ -438,6 +437,11 @@ class Pipeline:
         if path_set.type not in FORWARDED_TYPES:
             return Reason.UNSUPPORTED_TYPE
         return self.fib.path_id(path_set)
+
+    def _fib_changed(self) -> None:
+        self._translate_anew()
+        self._neighbours_dirty.update(self.neighbours_known)
+        self._wake.set()
 
     def _translate_anew(self) -> None:
         moved = self._translation.refresh()

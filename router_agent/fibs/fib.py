@@ -6,7 +6,7 @@ never shows and never touches. It does as it is told: deciding is the reconciler
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -63,7 +63,7 @@ class Fib(Protocol):
     def path_id(self, wanted: PathSet) -> int | Reason:
         """Translate the control plane's path set into an id of this FIB, or say why it cannot be held.
 
-        The answer holds until `interfaces_changed` is reported.
+        The answer holds until `links` returns True or what was given to `on_change` is called.
         """
 
     def path_set(self, number: int) -> PathSet:
@@ -77,6 +77,9 @@ class Fib(Protocol):
 
     def links(self, links: Sequence[Link], removed: Sequence[int]) -> bool:
         """Take note of control-plane interfaces; return True when `path_id` may now answer differently."""
+
+    def on_change(self, changed: Callable[[], None]) -> None:
+        """Have this called whenever `path_id` may answer differently for reasons of the FIB's own."""
 
     async def write_neighbours(self, learned: Sequence[Neighbour], removed: Sequence[Neighbour]) -> None:
         """Copy neighbours, in control-plane interface numbers; unknown interfaces are passed over."""

@@ -14,7 +14,7 @@ import asyncio
 import errno
 import logging
 import struct
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import aclosing, suppress
 from ipaddress import ip_address
 
@@ -377,6 +377,9 @@ class KernelFib:
         return found.legs[0].interface if direct else Reason.UNRESOLVED_NEXT_HOP
 
     # -- neighbours ------------------------------------------------------------------------------
+
+    def on_change(self, changed: Callable[[], None]) -> None:
+        """See `Fib`: nothing but `links` changes what a path means here."""
 
     async def write_neighbours(self, learned: Sequence[Neighbour], removed: Sequence[Neighbour]) -> None:
         """See `Fib`. Written as permanent and marked with our protocol id; without interface map, none."""

@@ -6,8 +6,9 @@ reads and writes only that. Sources outlive the client that made them, so after 
 the former routes. ``ip_route_v2_dump`` shows a source's routes only where it is the best of its prefix: a
 route of ours under an address VPP itself has on an interface is there, but is not shown.
 
-Interfaces. Path sets of the control plane name kernel interfaces; the constructor's ``interfaces`` says which
-VPP interface stands for each. In path sets of this FIB an interface is its sw_if_index + 1.
+Interfaces. Path sets of the control plane name kernel interfaces; the constructor's ``interfaces``, or pairs
+of linux-cp, say which VPP interface stands for each (`router_agent.vpp.interfaces`). In path sets of this FIB
+an interface is its sw_if_index + 1.
 
 Forwarding without addresses. A mirrored port has its addresses in the control plane, not in VPP, and VPP
 drops IP packets on an interface that IP is not enabled on; `router_agent.vpp.ports` says how it is enabled.
@@ -21,7 +22,8 @@ import asyncio
 import logging
 import os
 import re
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path as FilePath
 from typing import Any
 
@@ -43,6 +45,8 @@ from router_agent.model import (
     Reason,
     RouteType,
 )
+from router_agent.vpp.interfaces import MESSAGES as INTERFACE_MESSAGES
+from router_agent.vpp.interfaces import Interfaces
 from router_agent.vpp.neighbours import Connected, Entry, Refused, VppNeighbours
 from router_agent.vpp.ownership import Ownership
 from router_agent.vpp.routes import MOST_PATHS, RouteCodec, normal_weights
@@ -69,15 +73,11 @@ ANY_ATTACHED = -1
 _DEAD_PATH = re.compile(
     r"weight=\d+ pref=\d+ (attached-nexthop|attached):\s+oper-flags:[^\n]*\bdrop,[^\n]*\n[^\n]*if_index:(\d+)"
 )
-_EVERY_INTERFACE = 0xFFFFFFFF
 _MESSAGES: dict[str, tuple[str, ...]] = {
     "fib_source_dump": (),
     "fib_source_details": ("src.priority", "src.id", "src.name"),
     "fib_source_add": ("src.priority", "src.name"),
-    "sw_interface_dump": ("sw_if_index",),
-    "sw_interface_details": ("sw_if_index", "interface_name"),
-    "want_interface_events": ("enable_disable", "pid"),
-    "sw_interface_event": ("sw_if_index", "deleted"),
+    **INTERFACE_MESSAGES,
     "ip_table_dump": (),
     "ip_table_details": ("table.table_id", "table.is_ip6"),
     "ip_table_add_del_v2": ("table.table_id", "table.is_ip6", "table.name", "is_add"),
@@ -89,7 +89,8 @@ class VppFib:
     """A running VPP, written under one FIB source (and a second one for neighbours' host routes).
 
     Args:
-        interfaces: control-plane interface name to VPP interface name.
+        interfaces: control-plane interface name to VPP interface name; None takes linux-cp's pairs.
+        namespace: network namespace of the control plane, to tell its pairs; None is the agent's own.
         api_socket: VPP's API socket.
         source_name: name of our FIB source, short enough for 63 bytes with `HOSTS_SUFFIX`.
         source_priority: its priority; must lie between interface and API sources, as must the next one.
@@ -103,7 +104,8 @@ class VppFib:
     def __init__(
         self,
         *,
-        interfaces: Mapping[str, str],
+        interfaces: Mapping[str, str] | None,
+        namespace: str | None = None,
         api_socket: FilePath = DEFAULT_API_SOCKET,
         source_name: str = DEFAULT_SOURCE,
         source_priority: int = DEFAULT_PRIORITY,
@@ -113,7 +115,7 @@ class VppFib:
         _check_arguments(source_name, source_priority, window)
         self._source_name = source_name
         self._source_priority = source_priority
-        self._configured = dict(interfaces)
+        self._interfaces = Interfaces(interfaces, namespace)
         self._window = window
         self._tables = tuple(tables)
         self._ownership = Ownership(api_socket, source_name)
@@ -123,9 +125,6 @@ class VppFib:
         self._codec: RouteCodec | None = None
         self._neighbour_fib: VppNeighbours | None = None
         self._connected = Connected(self._interner)
-        self._vpp_index: dict[str, int] = {}
-        self._vpp_name: dict[int, str] = {}
-        self._link_names: dict[int, str] = {}
         self._neighbours: dict[tuple[int, bytes], bytes] = {}
         """Wanted: (control-plane ifindex, address) to MAC."""
         self._neighbours_settled = True
@@ -133,6 +132,10 @@ class VppFib:
         """sw_if_index of deleted interfaces that paths hung on when we connected; see `dead_interfaces`."""
         self._revived: set[tuple[Family, int]] = set()
         self._interfaces_changed = asyncio.Event()
+        self._pairs_doubtful = asyncio.Event()
+        self._pairs_watch: asyncio.Task[None] | None = None
+        self._learned_ports: frozenset[int] = frozenset()
+        self._changed: Callable[[], None] = lambda: None
 
     async def open(self) -> None:
         """Connect, refuse a second writer, find or add our sources, learn interfaces and neighbours.
@@ -151,16 +154,24 @@ class VppFib:
             await self._take_sources()
             self._interfaces_changed.clear()
             await self._session.call("want_interface_events", enable_disable=1, pid=os.getpid())
-            await self._learn_interfaces()
+            self._pairs_doubtful.clear()
+            await self._interfaces.learn(self._session)
             self._revived.clear()
             self._dead = dead_interfaces(await self._session.cli("show fib paths"))
             await self._learn_neighbours()
+            if self._interfaces.paired:
+                self._pairs_watch = asyncio.create_task(self._watch_pairs(), name="linux-cp pairs")
         except BaseException:
             await self.close()
             raise
 
     async def close(self) -> None:
         """Disconnect. What VPP holds stays and keeps forwarding."""
+        watch, self._pairs_watch = self._pairs_watch, None
+        if watch is not None:
+            watch.cancel()
+            with suppress(asyncio.CancelledError):
+                await watch
         await self._session.close()
         self._ownership.give_up()
 
@@ -245,21 +256,21 @@ class VppFib:
         """Return VPP's name of an interface number (sw_if_index + 1)."""
         if interface == 0:
             return "any"
-        return self._vpp_name.get(interface - 1, f"sw_if_index {interface - 1}")
+        return self._interfaces.names.get(interface - 1, f"sw_if_index {interface - 1}")
 
     def counterpart(self, interface: int) -> str | None:
         """Return VPP's name of a control-plane interface (by ifindex), None if it has none."""
-        index = self._translation().get(interface)
-        return None if index is None else self._vpp_name[index]
+        index = self._interfaces.translation().get(interface)
+        return None if index is None else self._interfaces.names[index]
+
+    def on_change(self, changed: Callable[[], None]) -> None:
+        """See `Fib`: linux-cp's pairs come and go."""
+        self._changed = changed
 
     def links(self, links: Sequence[Link], removed: Sequence[int]) -> bool:
         """Take note of control-plane interfaces; True when `path_id` may now answer differently."""
-        before = self._translation()
-        for index in removed:
-            self._link_names.pop(index, None)
-        for link in links:
-            self._link_names[link.index] = link.name
-        if self._translation() == before:
+        self._pairs_doubtful.set()
+        if not self._interfaces.links(links, removed):
             return False
         self._neighbours_settled = False
         return True
@@ -272,7 +283,7 @@ class VppFib:
         Raises:
             FibLostError: VPP went away.
         """
-        translation = self._translation()
+        translation = self._interfaces.translation()
         gone: list[Entry] = []
         for neighbour in removed:
             self._neighbours.pop((neighbour.interface, neighbour.address), None)
@@ -346,19 +357,10 @@ class VppFib:
             raise FibError("the VPP FIB was not opened; call open() first")
         return self._neighbour_fib
 
-    def _translation(self) -> dict[int, int]:
-        """Return kernel ifindex to sw_if_index, for interfaces known on both sides."""
-        found = {}
-        for index, name in self._link_names.items():
-            vpp = self._vpp_index.get(self._configured.get(name, ""))
-            if vpp is not None:
-                found[index] = vpp
-        return found
-
     def _leg(self, path: Path) -> Path | Reason:
         if path.interface == 0:
             return path if path.gateway else Reason.UNRESOLVED_NEXT_HOP
-        index = self._translation().get(path.interface)
+        index = self._interfaces.translation().get(path.interface)
         if index is None:
             return Reason.UNRESOLVED_INTERFACE
         return Path(index + 1, path.gateway, path.weight)
@@ -405,46 +407,42 @@ class VppFib:
             )
             log.info("created %s table %d in VPP", family.label, table)
 
-    async def _learn_interfaces(self) -> None:
-        details = await self._session.call("sw_interface_dump", sw_if_index=_EVERY_INTERFACE)
-        self._vpp_name = {int(entry.sw_if_index): str(entry.interface_name) for entry in details}
-        self._vpp_index = {name: index for index, name in self._vpp_name.items()}
-        for ours, theirs in self._configured.items():
-            if theirs not in self._vpp_index:
-                log.warning(
-                    "VPP has no interface %s (configured for %s); routes over it wait; VPP has: %s",
-                    theirs,
-                    ours,
-                    ", ".join(sorted(self._vpp_index)),
-                )
+    async def _watch_pairs(self) -> None:
+        """Read the pairs again whenever an interface came, went or changed, on either side."""
+        while True:
+            await self._pairs_doubtful.wait()
+            self._pairs_doubtful.clear()
+            before = self._interfaces.translation()
+            try:
+                await self._interfaces.learn(self._session)
+            except FibError as error:
+                log.warning("reading linux-cp's pairs: %s", error)
+                self._interfaces_changed.set()
+                return
+            if self._interfaces.translation() != before:
+                self._neighbours_settled = False
+                self._changed()
 
     async def _learn_neighbours(self) -> None:
         self._connected = Connected(self._interner)
-        ports = [index for name, index in self._vpp_index.items() if name in self._configured.values()]
+        self._learned_ports = self._interfaces.ports
         fib = self._open_neighbours()
-        await fib.learn(ports, self._tables)
+        await fib.learn(self._learned_ports, self._tables)
         if self._dead:
             await fib.remove_hosts(fib.hosts)
         self._neighbours_settled = False
 
     def _on_event(self, name: str, fields: Any) -> None:
-        """Note interface events that make our numbers wrong: one we use is deleted, or one we lack is added.
-
-        An event tells the number of an interface, not its name: any new one may be the one we lack.
-        """
+        """Note interface events that make our numbers wrong, or the pairs doubtful."""
         if name != "sw_interface_event":
             return
-        configured = set(self._configured.values())
-        known = self._vpp_name.get(int(fields.sw_if_index))
-        if fields.deleted and known in configured:
-            log.warning("VPP deleted interface %s", known)
-            self._interfaces_changed.set()
-        elif not fields.deleted and known is None and configured - set(self._vpp_index):
+        self._pairs_doubtful.set()
+        if self._interfaces.lost_by(fields):
             self._interfaces_changed.set()
 
     def _wanted_neighbours(self) -> dict[Entry, bytes]:
         """Return wanted neighbours in VPP's interface numbers."""
-        translation = self._translation()
+        translation = self._interfaces.translation()
         return {
             (translation[index], address): mac
             for (index, address), mac in self._neighbours.items()
@@ -456,6 +454,10 @@ class VppFib:
         if self._neighbours_settled:
             return
         self._neighbours_settled = True
+        ports = self._interfaces.ports
+        for port in ports - self._learned_ports:
+            await self._open_neighbours().learn_port(port)
+        self._learned_ports = ports
         wanted = self._wanted_neighbours()
         await self._open_neighbours().program(wanted, self._connected.hosts(wanted), gone=gone)
 

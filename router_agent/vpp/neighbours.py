@@ -180,14 +180,22 @@ class VppNeighbours:
         self.held.clear()
         self.hosts.clear()
         for index in ports:
-            for af in (0, 1):
-                for entry in await self._session.call("ip_neighbor_dump", sw_if_index=index, af=af):
-                    if int(entry.neighbor.flags) & self._static:
-                        address = entry.neighbor.ip_address.packed
-                        self.held[index, address] = entry.neighbor.mac_address.packed
+            await self.learn_port(index)
         for family, table in tables:
             for keys, paths in await self._codec.read(family, table):
                 self._learn_hosts(family, table, keys, paths)
+
+    async def learn_port(self, index: int) -> None:
+        """Read the static neighbours of one more port.
+
+        Raises:
+            FibLostError: VPP went away.
+        """
+        for af in (0, 1):
+            for entry in await self._session.call("ip_neighbor_dump", sw_if_index=index, af=af):
+                if int(entry.neighbor.flags) & self._static:
+                    address = entry.neighbor.ip_address.packed
+                    self.held[index, address] = entry.neighbor.mac_address.packed
 
     async def program(
         self, wanted: Mapping[Entry, bytes], hosts: Mapping[Host, int], *, gone: Iterable[Entry] = ()

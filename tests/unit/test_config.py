@@ -263,6 +263,18 @@ log: {level: loud, json: 1}
             "expected an interface name of 1 to 15 characters",
             id="interface-name",
         ),
+        pytest.param(
+            pipelines(pipeline(fib="{kind: vpp, interfaces: all}")),
+            "pipelines.0.fib.interfaces",
+            "found 'all', expected 'auto' or a mapping",
+            id="interface-word",
+        ),
+        pytest.param(
+            pipelines(pipeline(fib="{kind: vpp, interfaces: 5}")),
+            "pipelines.0.fib.interfaces",
+            "found 5, expected 'auto' or a mapping",
+            id="interface-number",
+        ),
         pytest.param(KERNEL_TO_VPP + "3: 4", "3", "found 3, expected keys that are text", id="number-as-key"),
     ],
 )
@@ -509,3 +521,10 @@ def damaged(draw: st.DrawFn) -> Any:
 @given(damaged())
 def test_any_damage_is_answered(document: object) -> None:
     check_any(yaml.safe_dump(document, allow_unicode=True).encode())
+
+
+def test_interfaces_may_be_those_that_vpp_paired() -> None:
+    fib = parse(pipelines(pipeline(fib="{kind: vpp, interfaces: auto}")).encode()).pipelines[0].fib
+    assert fib.interfaces == "auto"
+    fib = parse(pipelines(pipeline(fib="{kind: vpp, interfaces: {auto: port0}}")).encode()).pipelines[0].fib
+    assert fib.interfaces == {"auto": "port0"}

@@ -233,6 +233,14 @@ def test_the_agent_understands_what_is_rendered_for_it(tmp_path: Path) -> None:
         assert pipeline["fib"] == wanted["fib"]
 
 
+def test_interfaces_as_vpp_paired_them_are_rendered(tmp_path: Path) -> None:
+    path = tmp_path / "agent.yaml"
+    fib = {"kind": "vpp", "api_socket": "/run/vpp/api.sock", "source": "a", "interfaces": "auto"}
+    feed = {"kind": "kernel", "tables": [254]}
+    path.write_text(agent_config([{"name": "vpp", "feed": feed, "fib": fib}], tmp_path / "control.sock"))
+    assert load(path).pipelines[0].fib.interfaces == "auto"
+
+
 def test_a_session_has_a_policy_in_both_directions_and_a_limit() -> None:
     config = frr_config({Family.IPV4: 1_000_000, Family.IPV6: 0})
     sessions = re.findall(r"^ neighbor (\S+) remote-as", config, re.MULTILINE)
