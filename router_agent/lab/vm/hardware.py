@@ -182,9 +182,9 @@ def _shared_group() -> tuple[str, ...]:
 
 def _igb() -> tuple[str, ...]:
     return (
-        *("-device", "pcie-root-port,id=port,chassis=1,addr=0x8"),
+        *("-device", "pcie-root-port,id=igb-port,chassis=1,addr=0x8"),
         *("-netdev", "hubport,id=spare-igb,hubid=9"),
-        *("-device", "igb,netdev=spare-igb,mac=02:00:00:00:20:01,romfile=,bus=port"),
+        *("-device", "igb,netdev=spare-igb,mac=02:00:00:00:20:01,romfile=,bus=igb-port"),
     )
 
 
