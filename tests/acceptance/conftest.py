@@ -120,6 +120,16 @@ def go_back(pop: VirtualPop, state: str) -> None:
         pop.neighbours.wait_established()
 
 
+def power_cycle(pop: VirtualPop) -> None:
+    """Take the power away, give it back, and wait until everything that starts at boot has started."""
+    booted = pop.host.boot_id()
+    pop.host.disconnect()
+    pop.machine.pull_the_plug()
+    pop.machine.power_on(pop.hardware)
+    pop.wait_up(other_than=booted)
+    settle(pop)
+
+
 def settle(pop: VirtualPop) -> None:
     """Wait until everything that starts at boot has started.
 
