@@ -83,6 +83,7 @@ class Reason(StrEnum):
     UNRESOLVED_INTERFACE = "unresolved-interface"
     UNRESOLVED_NEXT_HOP = "unresolved-next-hop"
     UNSUPPORTED_TYPE = "unsupported-type"
+    UNSUPPORTED_ENCAPSULATION = "unsupported-encapsulation"
     REJECTED = "rejected"
     OVER_CAPACITY = "over-capacity"
 
@@ -96,11 +97,15 @@ class Path:
             the FIB side); 0 lets the FIB resolve the gateway itself.
         gateway: next hop in network byte order, 4 or 16 bytes; empty for a directly connected prefix.
         weight: relative share, 1 to 256 (``rtnh_hops`` + 1).
+        labels: MPLS labels that are pushed, outermost first.
+        tunnel: name of an encapsulation that is none of labels, such as ``seg6``; empty for none.
     """
 
     interface: int
     gateway: bytes = b""
     weight: int = 1
+    labels: tuple[int, ...] = ()
+    tunnel: str = ""
 
 
 @dataclass(frozen=True, slots=True)

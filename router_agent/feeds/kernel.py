@@ -170,7 +170,12 @@ class KernelFeed:
 
     def path_id(self, path_set: PathSet) -> int:
         """See `Feed`."""
-        legs = tuple(sorted(Leg(p.interface, p.gateway, p.weight) for p in path_set.paths))
+        legs = tuple(
+            sorted(
+                Leg(p.interface, p.gateway, p.weight, labels=p.labels, tunnel=p.tunnel)
+                for p in path_set.paths
+            )
+        )
         ipv4 = any(len(leg.gateway) == 4 for leg in legs)
         return self._paths.id(KernelPath(Family.IPV4 if ipv4 else Family.IPV6, path_set.type, legs))
 

@@ -315,6 +315,8 @@ class KernelFib:
             interface = self._interface(path)
             if isinstance(interface, Reason):
                 return interface
+            if path.labels or path.tunnel:
+                return Reason.UNSUPPORTED_ENCAPSULATION
             legs.append(Path(interface, path.gateway, path.weight))
         if len(legs) > _MOST_LEGS:
             return Reason.OVER_CAPACITY

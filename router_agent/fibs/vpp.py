@@ -24,6 +24,7 @@ import os
 import re
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import suppress
+from dataclasses import replace
 from pathlib import Path as FilePath
 from typing import Any
 
@@ -49,7 +50,7 @@ from router_agent.vpp.interfaces import MESSAGES as INTERFACE_MESSAGES
 from router_agent.vpp.interfaces import Interfaces
 from router_agent.vpp.neighbours import Connected, Entry, Refused, VppNeighbours
 from router_agent.vpp.ownership import Ownership
-from router_agent.vpp.routes import MOST_PATHS, RouteCodec, normal_weights
+from router_agent.vpp.routes import MOST_LABELS, MOST_PATHS, RouteCodec, normal_weights
 from router_agent.vpp.session import VppSession
 
 log = logging.getLogger(__name__)
@@ -358,12 +359,14 @@ class VppFib:
         return self._neighbour_fib
 
     def _leg(self, path: Path) -> Path | Reason:
+        if path.tunnel or len(path.labels) > MOST_LABELS:
+            return Reason.UNSUPPORTED_ENCAPSULATION
         if path.interface == 0:
             return path if path.gateway else Reason.UNRESOLVED_NEXT_HOP
         index = self._interfaces.translation().get(path.interface)
         if index is None:
             return Reason.UNRESOLVED_INTERFACE
-        return Path(index + 1, path.gateway, path.weight)
+        return replace(path, interface=index + 1)
 
     async def _take_sources(self) -> None:
         """Find or add the source of routes and, one priority below it, that of neighbours' host routes."""

@@ -10,6 +10,7 @@ from router_agent.model import Path, PathSet, RouteType
 from router_agent.netlink import constants as c
 from router_agent.netlink.messages import NetlinkDecodeError, attribute_map, u32_of
 from router_agent.netlink.paths import unicast
+from router_agent.netlink.tunnels import parse_tunnel
 
 _NHMSG = struct.Struct("=BBBxI")  # family, scope, protocol, flags
 _MEMBER = struct.Struct("=IBBH")  # struct nexthop_grp: id, weight - 1, its high byte (6.12), reserved
@@ -28,7 +29,9 @@ class Nexthop:
         gateway: 4 or 16 bytes, empty for a directly connected one.
         blackhole: drops.
         members: (id, weight from 1) of a group; resilient groups too.
-        usable: not dead, and not for bridge forwarding entries or tunnels, which no FIB here can hold.
+        usable: not dead, and not for bridge forwarding entries.
+        labels: MPLS labels that are pushed, outermost first.
+        tunnel: name of an encapsulation that is none of labels.
     """
 
     id: int
@@ -37,6 +40,12 @@ class Nexthop:
     blackhole: bool = False
     members: tuple[tuple[int, int], ...] = ()
     usable: bool = True
+    labels: tuple[int, ...] = ()
+    tunnel: str = ""
+
+    def path(self, weight: int = 1) -> Path:
+        """Return where a single object leads."""
+        return Path(self.interface, self.gateway, weight, self.labels, self.tunnel)
 
 
 def parse_nexthop(body: bytes) -> Nexthop:
@@ -56,13 +65,16 @@ def parse_nexthop(body: bytes) -> Nexthop:
         raise NetlinkDecodeError(
             _NHMSG.size, found=f"NHA_GROUP of {len(group)} bytes", expected="a multiple of 8"
         )
+    labels, tunnel = parse_tunnel(found.get(c.NHA_ENCAP_TYPE, b""), found.get(c.NHA_ENCAP, b""))
     return Nexthop(
         id=u32_of(found[c.NHA_ID]),
         interface=u32_of(found[c.NHA_OIF]) if c.NHA_OIF in found else 0,
         gateway=found.get(c.NHA_GATEWAY, b""),
         blackhole=c.NHA_BLACKHOLE in found,
         members=tuple((m, 1 + low + 256 * high) for m, low, high, _ in _MEMBER.iter_unpack(group)),
-        usable=not flags & c.RTNH_F_DEAD and not found.keys() & {c.NHA_FDB, c.NHA_ENCAP, c.NHA_ENCAP_TYPE},
+        usable=not flags & c.RTNH_F_DEAD and c.NHA_FDB not in found,
+        labels=labels,
+        tunnel=tunnel,
     )
 
 
@@ -126,7 +138,7 @@ class NexthopTable:
         if found.blackhole:
             return PathSet(RouteType.BLACKHOLE)
         if not found.members:
-            return unicast([Path(found.interface, found.gateway)])
+            return unicast([found.path()])
         members = [(self._objects.get(member), weight) for member, weight in found.members]
         live = [(m, weight) for m, weight in members if m is not None and m.usable and not m.members]
         if any(m.blackhole for m, _ in live):
@@ -134,7 +146,7 @@ class NexthopTable:
         heaviest = max((weight for _, weight in live), default=1)
         # weights beyond what a path set takes keep their proportions
         scale = max(1.0, heaviest / 256)
-        return unicast([Path(m.interface, m.gateway, max(1, round(w / scale))) for m, w in live])
+        return unicast([m.path(max(1, round(w / scale))) for m, w in live])
 
     def _groups_of(self, number: int) -> list[int]:
         return [

@@ -7,11 +7,12 @@ from __future__ import annotations
 
 import struct
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from router_agent.model import Family, Interner, Mask, Path, PathSet, RouteType
 from router_agent.netlink import constants as c
 from router_agent.netlink.messages import NetlinkDecodeError, attributes, u32_of
+from router_agent.netlink.tunnels import parse_tunnel
 
 _RTNEXTHOP = struct.Struct("=HBBi")  # linux/rtnetlink.h struct rtnexthop: length, flags, hops, ifindex
 
@@ -25,12 +26,20 @@ class Leg:
         gateway: 4 or 16 bytes in network order (an IPv4 route may have an IPv6 gateway), or empty.
         weight: 1 to 256.
         dead: the kernel holds it but does not use it (``RTNH_F_DEAD``), or its interface has gone.
+        labels: MPLS labels that are pushed, outermost first.
+        tunnel: name of an encapsulation that is none of labels.
     """
 
     interface: int
     gateway: bytes = b""
     weight: int = 1
     dead: bool = False
+    labels: tuple[int, ...] = ()
+    tunnel: str = ""
+
+    def path(self) -> Path:
+        """Return where this leg leads."""
+        return Path(self.interface, self.gateway, self.weight, self.labels, self.tunnel)
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,14 +51,12 @@ class KernelPath:
         type: route type.
         legs: sorted; empty for types that drop, and for routes through a known next-hop object.
         nexthop: id of a next-hop object, 0 for none.
-        encapsulated: has a lightweight tunnel (MPLS, SRv6, ...), which no FIB here can hold.
     """
 
     family: Family
     type: RouteType = RouteType.UNICAST
     legs: tuple[Leg, ...] = ()
     nexthop: int = 0
-    encapsulated: bool = False
 
 
 def path_set_of(path: KernelPath) -> PathSet | None:
@@ -57,11 +64,9 @@ def path_set_of(path: KernelPath) -> PathSet | None:
 
     A next-hop object is not followed here.
     """
-    if path.encapsulated:
-        return None
     if path.type is not RouteType.UNICAST:
         return PathSet(path.type)
-    return unicast([Path(leg.interface, leg.gateway, leg.weight) for leg in path.legs if not leg.dead])
+    return unicast([leg.path() for leg in path.legs if not leg.dead])
 
 
 def unicast(legs: list[Path]) -> PathSet | None:
@@ -71,16 +76,13 @@ def unicast(legs: list[Path]) -> PathSet | None:
     """
     if not legs:
         return None
-    if len(legs) == 1:
-        return PathSet.unicast(Path(legs[0].interface, legs[0].gateway))
-    weights: dict[tuple[int, bytes], int] = {}
+    weights: dict[Path, int] = {}
     for leg in legs:
-        hop = (leg.interface, leg.gateway)
+        hop = replace(leg, weight=1)
         weights[hop] = min(256, weights.get(hop, 0) + leg.weight)
     if len(weights) == 1:
-        ((interface, gateway),) = weights
-        return PathSet.unicast(Path(interface, gateway))
-    return PathSet.unicast(*(Path(i, g, weight) for (i, g), weight in weights.items()))
+        return PathSet.unicast(*weights)
+    return PathSet.unicast(*(replace(hop, weight=weight) for hop, weight in weights.items()))
 
 
 def parse_path(
@@ -110,17 +112,15 @@ def parse_path(
     legs: list[Leg] = []
     # a deletion names legs that are gone by now: that they are dead is no news
     dead_flag = 0 if message[4] == c.RTM_DELROUTE else c.RTNH_F_DEAD
-    encapsulated = c.RTA_ENCAP in places or c.RTA_NEWDST in places
     if c.RTA_MULTIPATH in places:
         at, size = places[c.RTA_MULTIPATH]
-        for leg, tunnel in _parse_multipath(message, at, at + size, dead_flag):
-            legs.append(leg)
-            encapsulated |= tunnel
+        legs.extend(_parse_multipath(message, at, at + size, dead_flag))
     elif c.RTA_OIF in places or c.RTA_GATEWAY in places or c.RTA_VIA in places:
         interface = u32_of(value(c.RTA_OIF)) if c.RTA_OIF in places else 0
         gateway = _gateway(value(c.RTA_GATEWAY), value(c.RTA_VIA))
-        legs.append(Leg(interface, gateway, 1, bool(message[24] & dead_flag)))
-    return KernelPath(family, kind, tuple(sorted(legs)), nexthop, encapsulated)
+        tunnel = parse_tunnel(value(c.RTA_ENCAP_TYPE), value(c.RTA_ENCAP))
+        legs.append(Leg(interface, gateway, 1, bool(message[24] & dead_flag), *tunnel))
+    return KernelPath(family, kind, tuple(sorted(legs)), nexthop)
 
 
 def _gateway(gateway: bytes, via: bytes) -> bytes:
@@ -131,7 +131,7 @@ def _gateway(gateway: bytes, via: bytes) -> bytes:
     return found
 
 
-def _parse_multipath(message: bytes, offset: int, end: int, dead_flag: int) -> Iterator[tuple[Leg, bool]]:
+def _parse_multipath(message: bytes, offset: int, end: int, dead_flag: int) -> Iterator[Leg]:
     while end - offset >= _RTNEXTHOP.size:
         length, flags, hops, interface = _RTNEXTHOP.unpack_from(message, offset)
         if not _RTNEXTHOP.size <= length <= end - offset:
@@ -143,8 +143,8 @@ def _parse_multipath(message: bytes, offset: int, end: int, dead_flag: int) -> I
             for kind, at, size in attributes(message, offset + _RTNEXTHOP.size, offset + length)
         }
         gateway = _gateway(inner.get(c.RTA_GATEWAY, b""), inner.get(c.RTA_VIA, b""))
-        tunnel = c.RTA_ENCAP in inner or c.RTA_NEWDST in inner
-        yield Leg(interface, gateway, hops + 1, bool(flags & dead_flag)), tunnel
+        tunnel = parse_tunnel(inner.get(c.RTA_ENCAP_TYPE, b""), inner.get(c.RTA_ENCAP, b""))
+        yield Leg(interface, gateway, hops + 1, bool(flags & dead_flag), *tunnel)
         offset += (length + 3) & ~3
 
 

@@ -321,6 +321,7 @@ def _why(reason: Reason, detail: str | None) -> str:
         "see 'interfaces' in the configuration",
         Reason.UNRESOLVED_NEXT_HOP: "a next hop of its paths cannot be reached",
         Reason.UNSUPPORTED_TYPE: "the FIB has no such route type",
+        Reason.UNSUPPORTED_ENCAPSULATION: "the FIB has no such encapsulation of packets",
         Reason.REJECTED: "the FIB refused it",
         Reason.OVER_CAPACITY: "the FIB has no room for it",
     }[reason]

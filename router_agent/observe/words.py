@@ -24,6 +24,10 @@ def describe_paths(path_set: PathSet | None, name_of: Callable[[int], str | None
 
 def _describe(leg: Path, name_of: Callable[[int], str | None]) -> str:
     words = []
+    if leg.tunnel:
+        words.append(f"encap {leg.tunnel}")
+    if leg.labels:
+        words.append(f"push {'/'.join(map(str, leg.labels))}")
     if leg.gateway:
         words.append(f"via {ip_address(leg.gateway)}")
     if leg.interface:

@@ -13,12 +13,15 @@ How path sets map, and what VPP makes of them:
 - blackhole, unreachable, prohibit: one path of type drop, icmp-unreach, icmp-prohibit.
 - a leg without gateway: an attached path. VPP turns an attached path of a host prefix (/32, /128) into one
   whose next hop is the prefix itself (``fib_table_route_path_fixup``); reading turns it back.
+- labels: pushed in uniform mode, so that the time to live goes on into the labels as the kernel's does
+  (net.mpls.ip_ttl_propagate) and a label switched path shows in a traceroute. The dump tells no mode.
 - VPP keeps paths sorted, weights as given (u8). `normal_weights` brings the kernel's 1 to 256 into that.
 """
 
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -50,6 +53,9 @@ NO_INTERFACE = 0xFFFFFFFF
 
 MOST_PATHS = 255
 """``n_paths`` is a u8."""
+
+MOST_LABELS = 16
+"""``label_stack`` has a place for each."""
 
 HEAVIEST = 255
 """``weight`` is a u8; 0 is read as 1."""
@@ -332,7 +338,11 @@ class RouteCodec:
             "type": self._path_types[_TYPE_PREFIX + kind],
             "proto": self._next_hop_protocols[f"FIB_API_PATH_NH_PROTO_IP{6 if six else 4}"],
             "nh": {"address": next_hop},
-            "label_stack": [{}] * self._labels,
+            "n_labels": len(path.labels),
+            "label_stack": [
+                *({"is_uniform": 1, "label": label} for label in path.labels),
+                *[{}] * (self._labels - len(path.labels)),
+            ],
         }
 
     def _clear_own_next_hops(self, rows: U8, count: int, family: Family, lengths: U8, addresses: U8) -> None:
@@ -386,12 +396,13 @@ class RouteCodec:
             gateway = bytes(path.nh.address.ip6)
         gateway = gateway if any(gateway) else b""
         interface = 0 if path.sw_if_index == NO_INTERFACE else path.sw_if_index + 1
-        leg = Path(interface, gateway, max(1, path.weight))
+        labels = tuple(int(entry.label) for entry in path.label_stack[: path.n_labels])
+        leg = Path(interface, gateway, max(1, path.weight), labels)
         name = self._type_names.get(int(path.type), "")
         special = {kind: route for route, kind in _SPECIAL.items()}.get(name)
         if special is not None:
             return special, leg
-        ordinary = name == _NORMAL and path.n_labels == 0 and path.preference == 0
+        ordinary = name == _NORMAL and path.preference == 0
         own_table = interface or path.table_id == table
         return (RouteType.UNICAST if ordinary and own_table else _FOREIGN_TYPE), leg
 
@@ -401,15 +412,15 @@ def normal_weights(paths: tuple[Path, ...]) -> tuple[Path, ...]:
 
     Weights that do not fit are scaled down, none to less than 1. The order is that of `PathSet.unicast`.
     """
-    weights: dict[tuple[int, bytes], int] = {}
+    weights: dict[Path, int] = {}
     for path in paths:
-        leg = (path.interface, path.gateway)
+        leg = replace(path, weight=1)
         weights[leg] = weights.get(leg, 0) + path.weight
     terms = _lowest_terms(list(weights.values()))
     heaviest = max(terms, default=1)
     if heaviest > HEAVIEST:
         terms = _lowest_terms([max(1, term * HEAVIEST // heaviest) for term in terms])
-    return tuple(sorted(Path(*leg, weight=term) for leg, term in zip(weights, terms, strict=True)))
+    return tuple(sorted(replace(leg, weight=term) for leg, term in zip(weights, terms, strict=True)))
 
 
 def _lowest_terms(weights: list[int]) -> list[int]:

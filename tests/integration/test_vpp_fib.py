@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import re
 import shutil
 import tempfile
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager
+from dataclasses import replace
 from ipaddress import ip_address, ip_network
 from pathlib import Path as FilePath
 from typing import Any
@@ -123,6 +125,14 @@ PATH_SETS = {
     "recursive": PathSet.unicast(Path(0, packed("10.0.0.77"))),
     "ipv6 gateway": PathSet.unicast(Path(LEFT, packed("fe80::1"))),
     "ipv6 ecmp": PathSet.unicast(Path(LEFT, packed("fe80::1"), 2), Path(RIGHT, packed("2001:db8::9"))),
+    "labels": PathSet.unicast(Path(LEFT, packed("10.0.0.1"), labels=(100, 1048575))),
+    "labels on some legs": PathSet.unicast(
+        Path(LEFT, packed("10.0.0.1"), 3, (16,)), Path(RIGHT, packed("10.0.0.9"), 2)
+    ),
+    "ipv6 gateway and labels": PathSet.unicast(Path(LEFT, packed("fe80::1"), labels=(0,))),
+    "as many labels as there are": PathSet.unicast(
+        Path(LEFT, packed("10.0.0.1"), labels=tuple(range(100, 116)))
+    ),
     "blackhole": PathSet(RouteType.BLACKHOLE),
     "unreachable": PathSet(RouteType.UNREACHABLE),
     "prohibit": PathSet(RouteType.PROHIBIT),
@@ -131,7 +141,7 @@ PATH_SETS = {
 
 def in_vpp_terms(paths: PathSet) -> PathSet:
     index = {LEFT: 1, RIGHT: 2, 0: -1}
-    legs = (Path(index[path.interface] + 1, path.gateway, path.weight) for path in paths.paths)
+    legs = (replace(path, interface=index[path.interface] + 1) for path in paths.paths)
     return PathSet(paths.type, tuple(sorted(legs)))
 
 
@@ -150,6 +160,36 @@ async def test_every_kind_of_route_reads_back_as_written(vpp: VppProcess) -> Non
         assert len(await put(fib, dict(six))) == 0
         assert await held(fib, Family.IPV4) == {p: in_vpp_terms(s) for p, s in four.items()}
         assert await held(fib, Family.IPV6) == {p: in_vpp_terms(s) for p, s in six.items()}
+
+
+@pytest.mark.parametrize(
+    "leg",
+    [Path(LEFT, tunnel="seg6"), Path(LEFT, packed("10.0.0.1"), labels=tuple(range(100, 117)))],
+    ids=["other-tunnel", "too-many-labels"],
+)
+async def test_what_vpp_cannot_put_around_a_packet_has_a_reason(vpp: VppProcess, leg: Path) -> None:
+    async with opened(vpp) as fib:
+        assert fib.path_id(PathSet.unicast(leg)) is Reason.UNSUPPORTED_ENCAPSULATION
+
+
+async def test_pushed_labels_leave_by_the_neighbour(vpp: VppProcess) -> None:
+    async with opened(vpp) as fib:
+        await fib.write_neighbours([Neighbour(LEFT, packed("10.0.0.1"), bytes([2, 0, 0, 0, 0, 1]))], [])
+        await put(fib, {"192.0.2.0/24": PATH_SETS["labels"]})
+        shown = vpp.cli("show ip fib 192.0.2.0/24")
+        assert "mpls-label" in shown
+        assert re.search(r"\[100:\d+:0:neos\] *\[1048575:\d+:0:eos\]", shown), shown
+        assert "020000000001" in shown
+
+
+async def test_an_ipv4_route_leaves_by_an_ipv6_neighbour(vpp: VppProcess) -> None:
+    """RFC 8950: the next hop's protocol is IPv6, the packet's IPv4."""
+    async with opened(vpp) as fib:
+        await fib.write_neighbours([Neighbour(LEFT, packed("fe80::1"), bytes([2, 0, 0, 0, 0, 7]))], [])
+        await put(fib, {"192.0.2.0/24": PATH_SETS["ipv6 gateway"]})
+        forwarding = vpp.cli("show ip fib 192.0.2.0/24").partition("forwarding:")[2]
+        assert "ipv4 via fe80::1 loop0" in forwarding
+        assert "020000000007" in forwarding
 
 
 async def test_replace_and_delete(vpp: VppProcess) -> None:

@@ -32,6 +32,7 @@ from router_agent.netlink.encode import Writer, encode
 from router_agent.netlink.messages import Messages, NetlinkDecodeError, attribute, message
 from router_agent.netlink.paths import KernelPath, PathIds, path_set_of, unicast
 from router_agent.netlink.routes import RouteDecoder
+from router_agent.netlink.tunnels import encode_labels, encode_mpls, parse_labels
 
 RECORDED = json.loads((FilePath(__file__).parent / "recorded.json").read_text())
 """Messages of Linux 6.18: what the event groups sent after each command, and dumps of every table."""
@@ -105,10 +106,9 @@ def pyroute2_row(parsed: Any) -> tuple[int, int, str, int, PathSet | None, bool]
         return None
     if prefix.version == 6 and (prefix.is_link_local or prefix.is_multicast):
         return None
-    tunnel = parsed.get_attr("RTA_ENCAP") is not None
     legs = [pyroute2_leg(parsed)] if parsed.get_attr("RTA_OIF") else []
     legs = [pyroute2_leg(hop) for hop in parsed.get_attr("RTA_MULTIPATH") or []] or legs
-    paths = PathSet(RouteType(kind)) if kind != 1 else None if tunnel else unicast(legs)
+    paths = PathSet(RouteType(kind)) if kind != 1 else unicast(legs)
     deleted = parsed["header"]["type"] == c.RTM_DELROUTE
     return parsed["family"], table, str(prefix), parsed.get_attr("RTA_PRIORITY") or 0, paths, deleted
 
@@ -117,7 +117,9 @@ def pyroute2_leg(hop: Any) -> Path:
     via = hop.get_attr("RTA_VIA")
     gateway = hop.get_attr("RTA_GATEWAY") or (via and via["addr"])
     packed = ip_address(gateway).packed if gateway else b""
-    return Path(hop.get("oif") or hop.get_attr("RTA_OIF"), packed, hop.get("hops", 0) + 1)
+    tunnel = {None: "", 5: "seg6"}[hop.get_attr("RTA_ENCAP_TYPE")]
+    weight = hop.get("hops", 0) + 1
+    return Path(hop.get("oif") or hop.get_attr("RTA_OIF"), packed, weight, tunnel=tunnel)
 
 
 @pytest.mark.parametrize("data", RECORDED["events"], ids=[e["command"] for e in RECORDED["events"]])
@@ -183,8 +185,34 @@ def test_a_next_hop_object_stands_for_its_legs_once_it_is_known() -> None:
 def test_a_tunnel_is_told_apart() -> None:
     path = rows(events("ip -6 route add 2001:db8:6::/48 encap seg6 mode encap segs fc00::1 dev p0"))[0][5]
     assert path is not None
-    assert path.encapsulated
-    assert path_set_of(path) is None
+    (leg,) = path.legs
+    assert (leg.labels, leg.tunnel) == ((), "seg6")
+    assert path_set_of(path) == PathSet.unicast(leg.path())
+
+
+@pytest.mark.parametrize("labels", [(100,), (16, 1048575, 0)], ids=["one", "three"])
+def test_labels_that_are_pushed_are_read(labels: tuple[int, ...]) -> None:
+    body = struct.pack("=BBBBBBBBI", 2, 24, 0, 0, 254, 186, 0, 1, 0)
+    body += attribute(c.RTA_DST, bytes((20, 0, 0, 0))) + attribute(c.RTA_GATEWAY, b"aaaa")
+    body += attribute(c.RTA_OIF, struct.pack("=I", 3)) + encode_mpls(labels)
+    path = rows(message(c.RTM_NEWROUTE, 0, 0, body))[0][5]
+    assert path is not None
+    assert path_set_of(path) == PathSet.unicast(Path(3, b"aaaa", labels=labels))
+
+
+def test_legs_with_other_labels_are_other_legs() -> None:
+    legs = [Path(3, b"aaaa", 2, (16,)), Path(3, b"aaaa", 1, (17,)), Path(3, b"aaaa", 3, (16,))]
+    assert unicast(legs) == PathSet.unicast(Path(3, b"aaaa", 5, (16,)), Path(3, b"aaaa", 1, (17,)))
+
+
+@given(st.binary(max_size=40))
+def test_any_label_stack_is_read_or_refused(stack: bytes) -> None:
+    try:
+        labels = parse_labels(stack)
+    except NetlinkDecodeError:
+        return
+    assert parse_labels(encode_labels(labels)) == labels
+    assert len(labels) == len(stack) // 4
 
 
 @pytest.mark.parametrize(
