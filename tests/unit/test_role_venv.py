@@ -18,7 +18,9 @@ from venv_from_archive import (
     contents,
     current_version,
     is_complete,
+    link_commands,
     make,
+    missing_commands,
     put_in_place,
     remove_others,
     version_path,
@@ -194,3 +196,24 @@ def test_what_the_kit_did_not_make_is_left_alone(tmp_path: Path) -> None:
     (tmp_path / "program").mkdir()
     with pytest.raises(InstallError, match="found a directory that the kit did not make"):
         current_version(tmp_path / "program")
+
+
+def test_programs_are_linked_once_and_follow_the_environment(tmp_path: Path) -> None:
+    link, programs = tmp_path / "tool", tmp_path / "bin"
+    for digest in ("1" * 12, "2" * 12):
+        (version_path(link, digest) / "bin").mkdir(parents=True)
+        (version_path(link, digest) / "bin" / "tool").write_text(digest)
+    put_in_place(link, version_path(link, "1" * 12))
+    link_commands(missing_commands(link, ["tool"], programs))
+    assert (programs / "tool").read_text() == "1" * 12
+    assert missing_commands(link, ["tool"], programs) == {}
+    put_in_place(link, version_path(link, "2" * 12))
+    assert (programs / "tool").read_text() == "2" * 12
+
+
+@pytest.mark.parametrize("kind", ["file", "link"])
+def test_a_program_of_somebody_else_is_left_alone(kind: str, tmp_path: Path) -> None:
+    path = tmp_path / "tool"
+    path.write_text("theirs") if kind == "file" else path.symlink_to("/usr/bin/true")
+    with pytest.raises(InstallError, match="the kit did not make"):
+        missing_commands(tmp_path / "environment", ["tool"], tmp_path)

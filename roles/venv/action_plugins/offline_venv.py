@@ -14,6 +14,7 @@ that of everything it is made from: a second host, and a second run, costs nothi
       python_version: "3.13"             # its version, major and minor
       machine: x86_64                    # the host's architecture, as `uname -m` prints it
       imports: [exabgp]                  # what the new environment must import before it is used
+      commands: [exabgpcli]              # programs that get a link in /usr/local/bin
       cache: build/wheelhouse            # on the controller; keeps the archives
 """
 
@@ -56,6 +57,7 @@ OPTIONS: Mapping[str, Mapping[str, object]] = {
     "python_version": {"type": "str", "required": True},
     "machine": {"type": "str", "required": True},
     "imports": {"type": "list", "elements": "str", "default": []},
+    "commands": {"type": "list", "elements": "str", "default": []},
     "cache": {"type": "path", "required": True},
 }
 
@@ -309,7 +311,8 @@ class ActionModule(ActionBase):  # type: ignore[misc]
             wheelhouse = plan(
                 target, Path(given["requirements"]), [Path(path) for path in given["local_wheels"]]
             )
-            wanted = {name: given[name] for name in ("path", "python", "python_version", "imports")}
+            names = ("path", "python", "python_version", "imports", "commands")
+            wanted = {name: given[name] for name in names}
             wanted |= {"digest": wheelhouse.digest, "installed": wheelhouse.installed}
             result = self._on_host(wanted, task_vars)
             if result.get("failed") or not result.get("needs_archive"):

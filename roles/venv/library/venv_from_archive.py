@@ -17,7 +17,7 @@ import shutil
 import subprocess
 import tarfile
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from importlib.metadata import EntryPoint, distributions
 from pathlib import Path
 
@@ -45,6 +45,11 @@ options:
     required: true
   imports:
     description: Modules that the new environment must import before it is used. This also compiles them.
+    type: list
+    elements: str
+    default: []
+  commands:
+    description: Programs of the environment that get a link in C(/usr/local/bin), through the path.
     type: list
     elements: str
     default: []
@@ -80,6 +85,8 @@ previous:
 
 STAMP = "installed-by-kit.txt"
 """In every finished environment: what is installed, one name and version a line."""
+COMMANDS = Path("/usr/local/bin")
+"""Where people find programs."""
 SECONDS = 600
 """Most that making the environment or importing from it may take; on real hardware it is a few seconds."""
 
@@ -175,6 +182,33 @@ def remove_others(link: Path, keep: Sequence[Path]) -> None:
             shutil.rmtree(path)
 
 
+def missing_commands(link: Path, commands: Sequence[str], directory: Path) -> dict[Path, Path]:
+    """Return the links to programs that are not there yet: path of the link to what it leads to.
+
+    Raises:
+        InstallError: something that this module did not make is in the way.
+    """
+    missing = {}
+    for name in commands:
+        path, target = directory / name, link / "bin" / name
+        if path.is_symlink() and path.readlink() == target:
+            continue
+        if path.is_symlink() or path.exists():
+            raise InstallError(
+                f"{path}: found something that the kit did not make, expected nothing or a link to {target}; "
+                "move it away"
+            )
+        missing[path] = target
+    return missing
+
+
+def link_commands(missing: Mapping[Path, Path]) -> None:
+    """Make links to programs."""
+    for path, target in missing.items():
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.symlink_to(target)
+
+
 def _check_version(version: Path, packages: Path) -> None:
     if not packages.is_dir():
         found = ", ".join(path.name for path in (version / "lib").iterdir())
@@ -214,6 +248,7 @@ def main() -> None:
             "python": {"type": "path", "default": "/usr/bin/python3"},
             "python_version": {"type": "str", "required": True},
             "imports": {"type": "list", "elements": "str", "default": []},
+            "commands": {"type": "list", "elements": "str", "default": []},
             "digest": {"type": "str", "required": True},
             "installed": {"type": "list", "elements": "str", "required": True},
             "archive": {"type": "path"},
@@ -226,14 +261,16 @@ def main() -> None:
     try:
         previous = current_version(link)
         result: dict[str, object] = {"version": str(version), "previous": str(previous or "")}
-        if previous == version and is_complete(version):
+        unlinked = missing_commands(link, wanted["commands"], COMMANDS)
+        current = previous == version and is_complete(version)
+        if current and not unlinked:
             module.exit_json(changed=False, needs_archive=False, **result)
         result["diff"] = [
             {
                 "before_header": f"{link} (installed)",
                 "after_header": f"{link} (wanted)",
                 "before": "".join(f"{line}\n" for line in contents(previous)),
-                "after": "".join(f"{line}\n" for line in wanted["installed"]),
+                "after": "".join(f"{line}\n" for line in [*wanted["installed"], *map(str, unlinked)]),
             }
         ]
         if module.check_mode:
@@ -245,8 +282,10 @@ def main() -> None:
             link.parent.mkdir(parents=True, exist_ok=True)
             archive, python = Path(wanted["archive"]), wanted["python"]
             make(version, archive, python, wanted["python_version"], wanted["installed"], wanted["imports"])
-        put_in_place(link, version)
-        remove_others(link, [version, previous or version])
+        if not current:
+            put_in_place(link, version)
+            remove_others(link, [version, previous or version])
+        link_commands(unlinked)
     except (InstallError, OSError, tarfile.TarError) as error:
         module.fail_json(msg=f"{link}: the environment stays as it was: {error}")
     module.exit_json(changed=True, needs_archive=False, **result)

@@ -33,6 +33,7 @@ from router_agent.traffic.terminal import render_terminal
 from router_agent.traffic.verdict import Outcome
 
 BUILD = Path("build/vm")
+NAME = "vm"
 
 _BACKWARD_PREFIXES = 1_000
 """Prefixes of the second traffic check, the other way round."""
@@ -261,7 +262,7 @@ def _ways_in(pop: VirtualPop) -> str:
             *birds,
             f"  tail -f {pop.machine.serial_log}",
             "Take it down:",
-            "  make lab-vm-down",
+            "  make lab-vm-down" + ("" if pop.name == NAME else f" ARGS='--name {pop.name}'"),
         ]
     )
 
@@ -280,7 +281,7 @@ def _parser() -> argparse.ArgumentParser:
         epilog="Exit codes: 0 PASS, 1 FAIL, 2 INVALID.",
     )
     parser.add_argument("command", nargs="?", choices=("run", "down"), default="run", help="default: run")
-    parser.add_argument("--name", default="vm", help="several may be up, each with its own name")
+    parser.add_argument("--name", default=NAME, help="several may be up, each with its own name")
     parser.add_argument(
         "--vpp-debs", type=Path, metavar="DIR", help="VPP's packages; without, the kernel forwards"
     )
