@@ -16,6 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from router_agent import __version__
+from router_agent.audit import Audit, AuditBrokenOffError
 from router_agent.config import (
     Config,
     ExabgpFeedConfig,
@@ -29,8 +30,9 @@ from router_agent.feeds.feed import Feed
 from router_agent.fibs.fib import Fib
 from router_agent.model import Family
 from router_agent.observe import inspect
+from router_agent.observe.answers import Audit as AuditAnswer
 from router_agent.observe.answers import (
-    Drift,
+    AuditRequest,
     ErrorKind,
     ExplainRequest,
     Explanation,
@@ -40,7 +42,6 @@ from router_agent.observe.answers import (
     ResyncRequest,
     RouteFilter,
     RouteRow,
-    State,
     Status,
 )
 from router_agent.pipeline import Pipeline
@@ -49,6 +50,8 @@ from router_agent.systemd import Notifier
 _log = logging.getLogger(__name__)
 
 _STATUS_SECONDS = 5.0
+_AUDIT_NOW_RATE = 50_000.0
+"""Prefixes a second when somebody waits for the audit: a fraction of what VPP can answer."""
 _PAGE_BYTES = os.sysconf("SC_PAGE_SIZE")
 
 
@@ -56,6 +59,7 @@ _PAGE_BYTES = os.sysconf("SC_PAGE_SIZE")
 class _Running:
     config: PipelineConfig
     pipeline: Pipeline
+    audit: Audit
 
 
 class Agent:
@@ -69,7 +73,7 @@ class Agent:
         self._config = config
         self._started = time.monotonic()
         self._notifier = Notifier()
-        self._running = [_Running(c, _pipeline(c, self._state_changed)) for c in config.pipelines]
+        self._running = [_start(c, self._state_changed) for c in config.pipelines]
 
     async def run(self) -> None:
         """Run until SIGTERM or SIGINT. What the FIBs hold stays.
@@ -84,6 +88,9 @@ class Agent:
         async with ControlServer(config=self._config.control, handlers=self), asyncio.TaskGroup() as tasks:
             running = [
                 tasks.create_task(r.pipeline.run(), name=f"pipeline {r.pipeline.name}") for r in self._running
+            ]
+            running += [
+                tasks.create_task(r.audit.run(), name=f"audit {r.pipeline.name}") for r in self._running
             ]
             running.append(tasks.create_task(self._beat(), name="watchdog"))
             self._notifier.ready()
@@ -119,17 +126,24 @@ class Agent:
         """See `control.Handlers`."""
         return list(inspect.neighbours(self._pipelines))
 
-    async def drift(self) -> Drift:
+    async def audit(self, wanted: AuditRequest) -> AuditAnswer:
         """See `control.Handlers`."""
-        for pipeline in self._pipelines:
-            if pipeline.state is not State.IN_SYNC:
+        found = []
+        for running in self._running:
+            audit, tally = running.audit, None
+            try:
+                if wanted.full:
+                    tally = await audit.read()
+                elif wanted.now:
+                    tally = await audit.check(_AUDIT_NOW_RATE)
+            except AuditBrokenOffError as error:
+                problem = f": {running.pipeline.problem}" if running.pipeline.problem else ""
                 raise RefusedError(
                     ErrorKind.UNAVAILABLE,
-                    f"pipeline {pipeline.name} is {pipeline.state}"
-                    + (f": {pipeline.problem}" if pipeline.problem else "")
-                    + "; a comparison means something once it is in sync",
-                )
-        return await inspect.drift(self._pipelines)
+                    f"{error}{problem}; a comparison means something while it is in sync: try again then",
+                ) from error
+            found.append(inspect.pipeline_audit(audit, tally))
+        return AuditAnswer(pipelines=tuple(found))
 
     async def explain(self, wanted: ExplainRequest) -> Explanation:
         """See `control.Handlers`."""
@@ -155,7 +169,7 @@ class Agent:
 
     def _pipeline_status(self, running: _Running) -> PipelineStatus:
         config = running.config
-        return inspect.pipeline_status(running.pipeline, config.feed.kind, config.fib.kind)
+        return inspect.pipeline_status(running.pipeline, config.feed.kind, config.fib.kind, running.audit)
 
     async def _beat(self) -> None:
         """Feed the watchdog and keep systemd's status line fresh, from the loop that does the work."""
@@ -183,6 +197,17 @@ def _pipeline_line(pipeline: Pipeline) -> str:
     line = f"{pipeline.name}: {pipeline.state}, {routes} routes, {pipeline.pending} pending"
     line += f", lag {pipeline.lags.percentile(99) * 1000:.1f} ms p99"
     return f"{line} ({pipeline.problem})" if pipeline.problem else line
+
+
+def _start(config: PipelineConfig, observer: Callable[[], None]) -> _Running:
+    pipeline = _pipeline(config, observer)
+    audit = Audit(
+        pipeline,
+        rate=config.audit.rate,
+        repair=config.audit.action == "repair",
+        full_reading_seconds=config.audit.full_reading_seconds,
+    )
+    return _Running(config, pipeline, audit)
 
 
 def _pipeline(config: PipelineConfig, observer: Callable[[], None]) -> Pipeline:

@@ -37,7 +37,7 @@ if TYPE_CHECKING:
 
     from router_agent.config import Config
     from router_agent.control import ControlClient
-    from router_agent.observe.answers import Drift, Explanation, PipelineStatus, RouteRow, Status
+    from router_agent.observe.answers import Audit, Explanation, PipelineStatus, RouteRow, Status
 
 CONFIG = Path("/etc/router-agent/agent.yaml")
 SOCKET = Path("/run/router-agent/control.sock")
@@ -160,16 +160,30 @@ def show_neighbours(socket: Socket = SOCKET, json: Json = False) -> None:
         _write_lines(_columns(titles, cells))
 
 
-@show.command("drift")
-def show_drift(socket: Socket = SOCKET, json: Json = False) -> None:
-    """Read every FIB and compare it with what it should hold. Exits 1 when they differ."""
+@app.command()
+def audit(
+    now: Annotated[bool, typer.Option("--now", help="Look every prefix up now, and wait for it.")] = False,
+    full: Annotated[
+        bool,
+        typer.Option(
+            "--full",
+            help="Read the FIB in one go, which also finds stale routes. VPP's main thread stands still "
+            "meanwhile: 1.3 s at a million routes.",
+        ),
+    ] = False,
+    socket: Socket = SOCKET,
+    json: Json = False,
+) -> None:
+    """Tell what the audit of every FIB found, or audit now. Exits 1 when anything was wrong."""
+    from router_agent.observe.answers import AuditRequest
+
     with _asking():
-        drift = _client(socket).drift()
+        answer = _client(socket).audit(AuditRequest(now=now, full=full))
         if json:
-            print(drift.model_dump_json(indent=2))
+            print(answer.model_dump_json(indent=2))
         else:
-            _print_drift(drift)
-        _answer(yes=drift.total == 0)
+            _print_audit(answer)
+        _answer(yes=answer.clean)
 
 
 @app.command()
@@ -374,15 +388,36 @@ def _pipeline_cells(pipeline: PipelineStatus) -> tuple[str, ...]:
     )
 
 
-def _print_drift(drift: Drift) -> None:
-    counts = _new_table("", "pipeline", numbers=("compared", "missing", "stale", "different"))
-    rows = _new_table("first differences", "pipeline", "prefix", "how", "wanted", "held")
-    for pipeline in drift.pipelines:
-        numbers = (pipeline.compared, pipeline.missing, pipeline.stale, pipeline.different)
-        counts.add_row(pipeline.pipeline, *(f"{number:,}" for number in numbers))
+def _print_audit(answer: Audit) -> None:
+    counts = _new_table(
+        "",
+        *("pipeline", "action", "last pass", "wrong in it"),
+        numbers=("passes", "checked", "covered", "unexplained", "found", "repaired", "standing"),
+    )
+    rows = _new_table("", "pipeline", "found at", "prefix", "reason", "wanted", "held", "then")
+    for pipeline in answer.pipelines:
+        status = pipeline.status
+        age, took = status.last_pass_age_seconds, status.last_pass_seconds
+        numbers = (
+            *(status.passes, status.checked, status.covered, status.unexplained),
+            *(sum(status.found.values()), status.repaired, status.standing),
+        )
+        counts.add_row(
+            *(pipeline.pipeline, status.action),
+            "none yet" if age is None or took is None else f"{age:.0f} s ago, took {took:.1f} s",
+            ", ".join(f"{reason} {count:,}" for reason, count in pipeline.found.items()) or "nothing",
+            *(f"{number:,}" for number in numbers),
+        )
         for row in pipeline.rows:
-            cells = (row.prefix, str(row.kind), ", ".join(row.wanted), ", ".join(row.held))
-            rows.add_row(pipeline.pipeline, *cells)
+            rows.add_row(
+                *(
+                    pipeline.pipeline,
+                    row.at.isoformat(sep=" ", timespec="seconds"),
+                    row.prefix,
+                    str(row.reason),
+                ),
+                *(", ".join(row.wanted), ", ".join(row.held), "repaired" if row.repaired else "left so"),
+            )
     _print_tables(counts, *([rows] if rows.row_count else []))
 
 

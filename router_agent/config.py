@@ -343,12 +343,32 @@ FeedConfig: TypeAlias = Annotated[KernelFeedConfig | ExabgpFeedConfig, Field(dis
 FibConfig: TypeAlias = Annotated[KernelFibConfig | VppFibConfig, Field(discriminator="kind")]
 
 
+class AuditConfig(_Model):
+    """How the FIB is compared with what the agent wrote, all the time."""
+
+    rate: Annotated[int, Field(strict=True, ge=0, le=100_000)] = Field(
+        default=5_000, description="Prefixes looked up in the FIB a second; 0 audits only when asked to."
+    )
+    action: Literal["repair", "report"] = Field(
+        default="repair", description="What to do with a route that is lost, altered or stale."
+    )
+    full_reading_seconds: Annotated[float, Field(strict=True, ge=0, le=31_536_000, allow_inf_nan=False)] = (
+        Field(
+            default=3_600.0,
+            description="Least time between two full readings of VPP's FIB when it has entries that nobody "
+            "accounts for; 0 reads only when asked to. One stops VPP's main thread for 1.3 s at a million "
+            "routes.",
+        )
+    )
+
+
 class PipelineConfig(_Model):
     """One feed into one FIB."""
 
     name: Name = Field(description="Shown in status, logs and metrics.")
     feed: FeedConfig
     fib: FibConfig
+    audit: AuditConfig = Field(default_factory=AuditConfig)
 
     def fib_table(self, table: int) -> int:
         """Return the FIB table that routes of a kernel table go to."""

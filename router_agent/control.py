@@ -11,7 +11,7 @@ answered in order. Commands, their arguments and rows (shapes in `router_agent.o
     status       -                 one `Status`
     routes       `RouteFilter`     a `RouteRow` each
     neighbours   -                 a `NeighbourRow` each
-    drift        -                 one `Drift`
+    audit        `AuditRequest`    one `Audit`
     explain      `ExplainRequest`  one `Explanation`
     resync       `ResyncRequest`   one `Resync`
 
@@ -41,7 +41,8 @@ from router_agent.config import ControlConfig
 from router_agent.fibs.fib import FibError
 from router_agent.observe.answers import (
     AnswerError,
-    Drift,
+    Audit,
+    AuditRequest,
     End,
     ErrorKind,
     ExplainRequest,
@@ -64,6 +65,8 @@ WRITE_SECONDS = 30.0
 """A client that reads nothing of its answer for this long is cut off."""
 ANSWER_SECONDS = 60.0
 """Longest wait for (the next rows of) an answer, besides what a resync was told to wait."""
+AUDIT_SECONDS = 600.0
+"""Longest wait for an audit that was asked for: two million routes take 40 s, and longer beside work."""
 CHUNK_BYTES = 64 << 10
 """Rows are written this much at a time; the event loop runs in between."""
 
@@ -98,8 +101,8 @@ class Handlers(Protocol):
     def neighbours(self) -> Sequence[NeighbourRow]:
         """Return every neighbour."""
 
-    async def drift(self) -> Drift:
-        """Read every FIB and compare it with what it should hold."""
+    async def audit(self, wanted: AuditRequest) -> Audit:
+        """Tell how the audits go, or audit every FIB now."""
 
     async def explain(self, wanted: ExplainRequest) -> Explanation:
         """Follow one prefix from its feed to the FIB."""
@@ -243,11 +246,14 @@ class ControlServer:
         for row in self._handlers.neighbours():
             yield row
 
-    async def _drift(self, _: BaseModel) -> _Rows:
+    async def _audit(self, wanted: AuditRequest) -> _Rows:
+        if not (wanted.now or wanted.full):
+            yield await self._handlers.audit(wanted)
+            return
         if self._auditing.locked():
             raise RefusedError(ErrorKind.BUSY, "an audit is running already; wait for its answer")
         async with self._auditing:
-            yield await self._handlers.drift()
+            yield await self._handlers.audit(wanted)
 
     async def _explain(self, wanted: ExplainRequest) -> _Rows:
         yield await self._handlers.explain(wanted)
@@ -259,7 +265,7 @@ class ControlServer:
         "status": (_NoArguments, _status),
         "routes": (RouteFilter, _routes),
         "neighbours": (_NoArguments, _neighbours),
-        "drift": (_NoArguments, _drift),
+        "audit": (AuditRequest, _audit),
         "explain": (ExplainRequest, _explain),
         "resync": (ResyncRequest, _resync),
     }
@@ -318,6 +324,8 @@ def _patience(arguments: BaseModel) -> float:
     """Return how long the next rows of an answer may take, in seconds."""
     if isinstance(arguments, ResyncRequest) and arguments.wait:
         return ANSWER_SECONDS + arguments.timeout_seconds
+    if isinstance(arguments, AuditRequest) and (arguments.now or arguments.full):
+        return AUDIT_SECONDS
     return ANSWER_SECONDS
 
 
@@ -476,9 +484,12 @@ class ControlClient:
         """Yield every neighbour."""
         return map(NeighbourRow.model_validate, self.rows("neighbours"))
 
-    def drift(self) -> Drift:
-        """Have every FIB read and compared."""
-        return self._one(Drift, "drift")
+    def audit(self, wanted: AuditRequest | None = None) -> Audit:
+        """Return how the audits go; with ``now`` or ``full``, audit every FIB first."""
+        wanted = wanted or AuditRequest()
+        patience = AUDIT_SECONDS if wanted.now or wanted.full else 0.0
+        patient = ControlClient(self._path, timeout_seconds=self._timeout + patience)
+        return patient._one(Audit, "audit", wanted.model_dump())
 
     def explain(self, prefix: str) -> Explanation:
         """Return the way of one prefix from its feed to the FIB."""

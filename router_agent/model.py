@@ -86,6 +86,12 @@ class Reason(StrEnum):
     UNSUPPORTED_ENCAPSULATION = "unsupported-encapsulation"
     REJECTED = "rejected"
     OVER_CAPACITY = "over-capacity"
+    LOST = "lost"
+    """The FIB acknowledged it and holds it no longer; somebody else removed it."""
+    ALTERED = "altered"
+    """The FIB acknowledged it and holds other paths; somebody else changed it."""
+    STALE = "stale"
+    """Nobody wants it and the FIB holds it under our name. The one reason that is no wanted route's."""
 
 
 @dataclass(frozen=True, slots=True, order=True)

@@ -35,7 +35,6 @@ from router_agent.model import (
     RouteBatch,
 )
 from router_agent.observe.answers import State
-from router_agent.prefix_table import PrefixTable
 from router_agent.reconcile import CHUNK, Reconciler, Translation
 from router_agent.rib import Rib
 
@@ -43,6 +42,8 @@ _log = logging.getLogger(__name__)
 
 _BACKOFF_SECONDS = (0.1, 0.2, 0.5, 1.0, 2.0, 5.0)
 _LAGS_KEPT = 4096
+_MOST_COVERED = 256
+"""Wanted routes that a reading did not show are asked about one by one when they are no more than so many."""
 
 
 class Lags:
@@ -83,25 +84,6 @@ class Writes:
         self.added += int((changes.held == ABSENT).sum())
         self.replaced += int(((changes.paths != ABSENT) & (changes.held != ABSENT)).sum())
         self.refused += refused
-
-
-@dataclass(slots=True)
-class Difference:
-    """One table of the FIB, read anew, against what is wanted there. Key columns per kind."""
-
-    reconciler: Reconciler
-    missing: U64
-    stale: U64
-    different: U64
-    read: PrefixTable
-
-    def held(self, keys: U64) -> U32:
-        """Return the FIB path ids that were read for these keys."""
-        rows = self.read.find(keys)
-        paths: U32 = np.zeros(len(keys), np.uint32)
-        known = np.flatnonzero(rows >= 0)
-        paths[known] = self.read["path"][rows[known]]
-        return paths
 
 
 @dataclass(slots=True)
@@ -247,14 +229,15 @@ class Pipeline:
         self.feed.resync()
         return self._resynced
 
-    async def differences(self) -> list[Difference]:
-        """Read the FIB anew and compare it with what is wanted; nothing is written.
+    @property
+    def quiet(self) -> asyncio.Lock:
+        """Held by whoever reads or writes the FIB; meanwhile what the reconcilers hold is exact."""
+        return self._fib_free
 
-        Raises:
-            FibError: the FIB cannot be read.
-        """
-        async with self._fib_free:
-            return [await self._difference(r) for r in self.reconcilers.values()]
+    def correct(self, reconciler: Reconciler, keys: U64, paths: U32) -> None:
+        """Take note of what the FIB was found to hold for these prefixes, and write what it should."""
+        reconciler.correct(keys, paths)
+        self._touch(reconciler, keys)
 
     @property
     def pending(self) -> int:
@@ -309,6 +292,7 @@ class Pipeline:
                 await self.fib.retain_neighbours(
                     [Neighbour(*key, mac) for key, mac in self.neighbours_known.items()]
                 )
+            await self._learn_covered()
             await self._pass_everything()
             self._finish_resync()
             self.in_sync_since = time.monotonic()
@@ -345,6 +329,20 @@ class Pipeline:
             async for routes in self.fib.read(reconciler.family, reconciler.table):
                 reconciler.learn(routes.keys, routes.paths)
             reconciler.expect()
+            entries = await self.fib.entries(reconciler.family, reconciler.table)
+            reconciler.others = None if entries is None else entries - reconciler.held_lengths()
+
+    async def _learn_covered(self) -> None:
+        """Find what a reading does not show: routes of ours under another owner's, which forwards instead."""
+        for reconciler in self.reconcilers.values():
+            async with self._fib_free:
+                keys = reconciler.unread(_MOST_COVERED)
+                if not len(keys):
+                    continue
+                seen = await self.fib.look_up(reconciler.family, reconciler.table, keys)
+                keys = keys[seen.covered]
+                paths = await self.fib.covered_paths(reconciler.family, reconciler.table, keys)
+                reconciler.learn(keys[paths != ABSENT], paths[paths != ABSENT])
 
     async def _pass_everything(self) -> None:
         began = time.monotonic()
@@ -409,26 +407,6 @@ class Pipeline:
                 learned.append(Neighbour(interface, address, mac))
         async with self._fib_free:
             await self.fib.write_neighbours(learned, removed)
-
-    async def _difference(self, reconciler: Reconciler) -> Difference:
-        rib = reconciler.rib
-        width = rib.family.key_width
-        seen = PrefixTable(width, {"path": np.uint32})
-        stale, different, missing = ([np.empty((0, width), np.uint64)] for _ in range(3))
-        async for routes in self.fib.read(reconciler.family, reconciler.table):
-            rows = seen.insert(routes.keys)
-            seen["path"][rows] = routes.paths
-            wanted = reconciler.wanted(routes.keys)
-            stale.append(routes.keys[wanted <= ABSENT])
-            different.append(routes.keys[(wanted > ABSENT) & (wanted != routes.paths)])
-        for chunk in rib.prefixes.chunks(CHUNK):
-            keys = rib.prefixes.keys(chunk)
-            wanted = reconciler.wanted(keys)
-            missing.append(keys[(wanted > ABSENT) & (seen.find(keys) < 0)])
-            await asyncio.sleep(0)
-        return Difference(
-            reconciler, np.concatenate(missing), np.concatenate(stale), np.concatenate(different), seen
-        )
 
     def _translate(self, path: int) -> int | Reason:
         path_set = self.feed.resolve(path)

@@ -11,7 +11,19 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from router_agent.model import ABSENT, I32, I64, U32, U64, Changes, Failures, Family, Mask, Reason
+from router_agent.model import (
+    ABSENT,
+    I32,
+    I64,
+    U32,
+    U64,
+    Changes,
+    Failures,
+    Family,
+    Mask,
+    Reason,
+    key_lengths,
+)
 from router_agent.prefix_table import PrefixTable
 from router_agent.rib import Rib
 
@@ -114,6 +126,10 @@ class Reconciler:
         width = rib.family.key_width
         self.held = PrefixTable(width, {"path": np.uint32})
         self.refused = PrefixTable(width, {"path": np.uint32, "code": np.int32})
+        self.drifted = PrefixTable(width, {"reason": np.uint8})
+        """Routes an audit found lost or altered and left so; the column indexes `REASONS`."""
+        self.others: I64 | None = None
+        """Entries of other owners by prefix length when the FIB was read; None where nobody counts."""
         self._dirty = PrefixTable(width)
 
     @property
@@ -165,6 +181,11 @@ class Reconciler:
         """Return the FIB path id wanted for each key; negative: the reason why there can be none."""
         return self._translation(self.rib.best(keys))
 
+    def held_lengths(self) -> I64:
+        """Return how many prefixes of each length are held, shape (33,) or (129,)."""
+        lengths = key_lengths(self.held.keys(self.held.rows()))
+        return np.bincount(lengths, minlength=8 * self.family.address_bytes + 1)
+
     def held_paths(self, keys: U64) -> U32:
         """Return the FIB path id held for each key."""
         rows = self.held.find(keys)
@@ -199,10 +220,48 @@ class Reconciler:
         """Make room in the RIB for as many routes as the FIB holds: most likely they come again."""
         self.rib.prefixes.reserve(len(self.held))
 
+    def unread(self, most: int) -> U64:
+        """Return the wanted keys that were not read from the FIB; none when there are more than `most`."""
+        found = [np.empty((0, self.family.key_width), np.uint64)]
+        if len(self.rib) > len(self.held) + most:
+            return found[0]
+        for rows in self.rib.prefixes.chunks(CHUNK):
+            keys = self.rib.prefixes.keys(rows)
+            keys = keys[self.held.find(keys) < 0]
+            found.append(keys[self.wanted(keys) > ABSENT])
+            if sum(map(len, found)) > most:
+                return found[0]
+        return np.concatenate(found)
+
     def forget(self) -> None:
         """The FIB went away: nothing is known of it."""
         self.held.clear()
         self.refused.clear()
+        self.drifted.clear()
+
+    def correct(self, keys: U64, paths: U32) -> None:
+        """Take note of what the FIB was found to hold; whoever says so touches the prefixes."""
+        there = paths != ABSENT
+        rows = self.held.find_or_insert(keys[there])
+        self.held["path"][rows] = paths[there]
+        gone = self.held.find(keys[~there])
+        self.held.remove(gone[gone >= 0])
+
+    def mark_drifted(self, keys: U64, reason: Reason) -> None:
+        """Take note of what an audit found wrong and leaves so."""
+        rows = self.drifted.find_or_insert(keys)
+        self.drifted["reason"][rows] = REASONS.index(reason)
+
+    def unmark_drifted(self, keys: U64) -> None:
+        """Take back `mark_drifted` for these keys."""
+        if len(self.drifted):
+            rows = self.drifted.find(keys)
+            self.drifted.remove(rows[rows >= 0])
+
+    def drift_of(self, key: U64) -> Reason | None:
+        """Return what an audit found wrong with one key (shape (1, width)) and left so."""
+        row = int(self.drifted.find(key)[0])
+        return REASONS[int(self.drifted["reason"][row])] if row >= 0 else None
 
     def retry(self) -> None:
         """Let refused routes be tried again."""
@@ -219,6 +278,7 @@ class Reconciler:
         self.held["path"][rows] = paths[kept]
         gone = self.held.find(keys[~kept])
         self.held.remove(gone[gone >= 0])
+        self.unmark_drifted(keys)
         if len(self.refused):
             accepted = self.refused.find(keys)
             self.refused.remove(accepted[accepted >= 0])
@@ -246,4 +306,7 @@ class Reconciler:
         refused = self.refused["path"][self.refused.rows()]
         if len(refused):
             counts[Reason.REJECTED] = counts.get(Reason.REJECTED, 0) + len(refused)
+        for number, count in enumerate(np.bincount(self.drifted["reason"][self.drifted.rows()])):
+            if count:
+                counts[REASONS[number]] = counts.get(REASONS[number], 0) + int(count)
         return counts

@@ -252,13 +252,13 @@ def compare_kernel() -> dict[str, Any]:
 
 
 def agent_drift(agent: str, control_socket: str) -> dict[str, int]:
-    """Have the agent read its FIBs and return, for each pipeline, how many routes differ."""
-    command = [agent, "show", "drift", "--json", "--socket", control_socket]
+    """Have the agent read its FIBs in full and return, for each pipeline, how many routes were wrong."""
+    command = [agent, "audit", "--full", "--json", "--socket", control_socket]
     done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=SECONDS)
     if done.returncode not in (0, 1):
         raise ReadError(f"{' '.join(command)}: ended with {done.returncode} and said: {done.stderr.strip()}")
     pipelines = json.loads(done.stdout)["pipelines"]
-    return {p["pipeline"]: p["missing"] + p["stale"] + p["different"] for p in pipelines}
+    return {p["pipeline"]: sum(p["found"].values()) for p in pipelines}
 
 
 async def compare_vpp(

@@ -10,7 +10,19 @@ from collections.abc import AsyncIterator, Callable, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
-from router_agent.model import U32, U64, Changes, Failures, Family, Link, Neighbour, PathSet, Reason
+from router_agent.model import (
+    I64,
+    U32,
+    U64,
+    Changes,
+    Failures,
+    Family,
+    Link,
+    Mask,
+    Neighbour,
+    PathSet,
+    Reason,
+)
 
 
 class FibError(Exception):
@@ -31,8 +43,26 @@ class FibRoutes:
     paths: U32
 
 
+@dataclass(slots=True)
+class LookedUp:
+    """What a FIB holds for n keys.
+
+    Attributes:
+        paths: ``uint32`` ids of path sets in the FIB's interner; `ABSENT` where no entry of ours shows.
+        covered: where another owner's entry beats ours, so that ours could not show.
+        counters: ``int64`` number of the entry's packet counter, -1 where there is none.
+    """
+
+    paths: U32
+    covered: Mask
+    counters: I64
+
+
 class Fib(Protocol):
     """One forwarding table set, written by us alone under our own source."""
+
+    cheap_to_read: bool
+    """Whether a full reading disturbs nobody, so that an audit need not look prefixes up one by one."""
 
     async def open(self) -> None:
         """Connect, check that we are the only writer of our source, learn the interfaces.
@@ -49,6 +79,26 @@ class Fib(Protocol):
 
         Raises:
             FibLostError: the FIB went away; what was yielded so far is not the whole.
+        """
+
+    async def look_up(self, family: Family, table: int, keys: U64) -> LookedUp:
+        """Return what the FIB holds for these keys. Waits behind no write, and none behind it.
+
+        Raises:
+            FibLostError: the FIB went away.
+        """
+
+    async def entries(self, family: Family, table: int) -> I64 | None:
+        """Return how many entries of each length the table has, of all owners; None where nobody counts.
+
+        Raises:
+            FibLostError: the FIB went away.
+        """
+
+    async def covered_paths(self, family: Family, table: int, keys: U64) -> U32:
+        """Return our path id for keys that another owner's entry covers; `ABSENT` where it cannot be told.
+
+        Asks for one prefix at a time: for the few that `look_up` calls covered.
         """
 
     async def write(self, changes: Changes) -> Failures:

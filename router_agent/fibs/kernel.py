@@ -20,7 +20,7 @@ from ipaddress import ip_address
 
 import numpy as np
 
-from router_agent.fibs.fib import FibError, FibLostError, FibRoutes
+from router_agent.fibs.fib import FibError, FibLostError, FibRoutes, LookedUp
 from router_agent.model import (
     ABSENT,
     I32,
@@ -56,6 +56,7 @@ from router_agent.netlink.sockets import (
     NetlinkError,
     WriteSocket,
 )
+from router_agent.prefix_table import PrefixTable
 
 _log = logging.getLogger(__name__)
 
@@ -87,6 +88,8 @@ class KernelFib:
     Attributes:
         refusals: the kernel's own words about the first few routes it refused in the last write.
     """
+
+    cheap_to_read = True
 
     def __init__(
         self,
@@ -234,6 +237,23 @@ class KernelFib:
             for number in range(len(ids), paths.limit)
         ]
         return np.concatenate((ids, np.array(fresh, np.uint32))) if fresh else ids
+
+    async def look_up(self, family: Family, table: int, keys: U64) -> LookedUp:
+        """See `Fib`. The kernel has no exact look-up: its answer to an address follows rules and metrics."""
+        found = PrefixTable(family.key_width, {"path": np.uint32})
+        async for routes in self.read(family, table):
+            found["path"][found.insert(routes.keys)] = routes.paths
+        rows = found.find(keys)
+        paths: U32 = np.where(rows >= 0, found["path"][rows], np.uint32(ABSENT)).astype(np.uint32)
+        return LookedUp(paths, np.zeros(len(keys), np.bool_), np.full(len(keys), -1, np.int64))
+
+    async def entries(self, family: Family, table: int) -> I64 | None:  # noqa: ARG002 - nobody counts
+        """See `Fib`."""
+        return None
+
+    async def covered_paths(self, family: Family, table: int, keys: U64) -> U32:  # noqa: ARG002
+        """See `Fib`. A kernel shows every route of ours, best or not."""
+        return np.zeros(len(keys), np.uint32)
 
     # -- writing ---------------------------------------------------------------------------------
 

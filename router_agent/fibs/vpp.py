@@ -30,9 +30,10 @@ from typing import Any
 
 import numpy as np
 
-from router_agent.fibs.fib import FibError, FibRoutes
+from router_agent.fibs.fib import FibError, FibRoutes, LookedUp
 from router_agent.model import (
     ABSENT,
+    I64,
     U32,
     U64,
     Changes,
@@ -45,9 +46,11 @@ from router_agent.model import (
     PathSet,
     Reason,
     RouteType,
+    prefixes_of,
 )
 from router_agent.vpp.interfaces import MESSAGES as INTERFACE_MESSAGES
 from router_agent.vpp.interfaces import Interfaces
+from router_agent.vpp.lookups import RouteLookups, beneath, entries_by_length
 from router_agent.vpp.neighbours import Connected, Entry, Refused, VppNeighbours
 from router_agent.vpp.ownership import Ownership
 from router_agent.vpp.routes import MOST_LABELS, MOST_PATHS, RouteCodec, normal_weights
@@ -102,6 +105,8 @@ class VppFib:
         FibError: an argument is out of range.
     """
 
+    cheap_to_read = False
+
     def __init__(
         self,
         *,
@@ -124,6 +129,7 @@ class VppFib:
         self._session = VppSession(api_socket=api_socket, name=name, on_event=self._on_event)
         self._interner: Interner[PathSet] = Interner()
         self._codec: RouteCodec | None = None
+        self._lookups: RouteLookups | None = None
         self._neighbour_fib: VppNeighbours | None = None
         self._connected = Connected(self._interner)
         self._neighbours: dict[tuple[int, bytes], bytes] = {}
@@ -153,6 +159,7 @@ class VppFib:
             self._ownership.take()
             await self._create_tables()
             await self._take_sources()
+            await self._open_side_stream()
             self._interfaces_changed.clear()
             await self._session.call("want_interface_events", enable_disable=1, pid=os.getpid())
             self._pairs_doubtful.clear()
@@ -212,6 +219,38 @@ class VppFib:
         if self._connected.note(family, table, keys, paths):
             self._neighbours_settled = False
         yield FibRoutes(family, table, keys, paths)
+
+    async def look_up(self, family: Family, table: int, keys: U64) -> LookedUp:
+        """Return what VPP holds for these keys; see `Fib` and `router_agent.vpp.lookups`.
+
+        Raises:
+            FibLostError: VPP went away.
+        """
+        return await self._open_lookups().look_up(family, table, keys)
+
+    async def entries(self, family: Family, table: int) -> I64:
+        """Return VPP's own count of entries by prefix length, which it keeps: no table is walked for it.
+
+        Raises:
+            FibLostError: VPP went away.
+        """
+        summary = await self._session.cli(f"show {_cli_family(family)} fib table {table} summary")
+        return entries_by_length(summary, family)
+
+    async def covered_paths(self, family: Family, table: int, keys: U64) -> U32:
+        """Return what lies beneath entries of better sources, from the debug CLI, one prefix at a time.
+
+        Raises:
+            FibLostError: VPP went away.
+        """
+        interfaces = {name: index + 1 for index, name in self._interfaces.names.items()}
+        paths = np.zeros(len(keys), np.uint32)
+        for row, prefix in enumerate(prefixes_of(keys)):
+            listing = await self._session.cli(f"show {_cli_family(family)} fib table {table} {prefix}")
+            found = beneath(listing, self._source_name, interfaces)
+            if found is not None:
+                paths[row] = self._interner.id(found)
+        return paths
 
     async def write(self, changes: Changes) -> Failures:
         """Make VPP hold these changes; return when every one was answered.
@@ -353,6 +392,11 @@ class VppFib:
             raise FibError("the VPP FIB was not opened; call open() first")
         return self._codec
 
+    def _open_lookups(self) -> RouteLookups:
+        if self._lookups is None:
+            raise FibError("the VPP FIB was not opened; call open() first")
+        return self._lookups
+
     def _open_neighbours(self) -> VppNeighbours:
         if self._neighbour_fib is None:
             raise FibError("the VPP FIB was not opened; call open() first")
@@ -374,6 +418,14 @@ class VppFib:
         hosts = await self._source(self._source_name + HOSTS_SUFFIX, self._source_priority + 1)
         self._codec = RouteCodec(self._session, routes, self._interner)
         self._neighbour_fib = VppNeighbours(self._session, hosts, self._window)
+
+    async def _open_side_stream(self) -> None:
+        """Connect once more, for look-ups."""
+        sources = await self._session.call("fib_source_dump")
+        ours = next(int(entry.src.id) for entry in sources if entry.src.name == self._source_name)
+        stream, index = await self._session.open_side_stream()
+        priorities = {int(entry.src.id): int(entry.src.priority) for entry in sources}
+        self._lookups = RouteLookups(self._session, stream, index, self._open_codec(), ours, priorities)
 
     async def _source(self, name: str, priority: int) -> int:
         """Return the number of the source of a name, adding it when VPP has none."""
@@ -480,6 +532,10 @@ def refuse_linux_nl(plugins: str) -> None:
             "disable it in startup.conf (`plugins { plugin linux_nl_plugin.so { disable } }`) and restart "
             "VPP, or do not run the agent"
         )
+
+
+def _cli_family(family: Family) -> str:
+    return "ip" if family is Family.IPV4 else "ip6"
 
 
 def dead_interfaces(listing: str) -> set[int]:

@@ -14,7 +14,7 @@ from router_agent.lab.errors import LabError
 from router_agent.lab.render import render
 from router_agent.lab.topology import Topology
 from router_agent.model import Family
-from router_agent.observe.answers import PipelineStatus, State, Status
+from router_agent.observe.answers import AuditRequest, PipelineStatus, State, Status
 
 _READY_SECONDS = 30.0
 
@@ -124,7 +124,7 @@ class Agent:
             LabError: the agent cannot compare now.
         """
         try:
-            return self.client.drift().total
+            return self.client.audit(AuditRequest(full=True)).total
         except (ControlError, RefusedError) as error:
             raise LabError(f"the agent does not compare its FIBs: {error}") from error
 

@@ -103,6 +103,7 @@ class PipelineStatus(_Answer):
         overruns: times the feed lost events and had to read everything again.
         writes: what was written.
         neighbours: neighbours copied into the FIB.
+        audit: how the comparison of the FIB with what was written goes.
     """
 
     name: str
@@ -119,6 +120,7 @@ class PipelineStatus(_Answer):
     overruns: int = 0
     writes: Writes = Field(default_factory=Writes)
     neighbours: int = 0
+    audit: AuditStatus | None = None
 
 
 class Status(_Answer):
@@ -201,53 +203,103 @@ class NeighbourRow(_Answer):
     fib_interface: str | None = None
 
 
-class DriftKind(StrEnum):
-    """How a FIB differs from what it should hold."""
+class AuditRequest(_Question):
+    """How to audit; without ``now`` and ``full`` the answer tells of the last pass.
 
-    MISSING = "missing"
-    """Wanted, accepted before, and not there."""
-    STALE = "stale"
-    """There and not wanted."""
-    DIFFERENT = "different"
-    """There with other paths."""
+    Attributes:
+        now: look every prefix up at once, as fast as VPP's other work is not delayed by it.
+        full: read the whole FIB in one go, which also finds stale routes, and stops VPP's main thread.
+    """
+
+    now: bool = False
+    full: bool = False
 
 
-class DriftRow(_Answer):
-    """One prefix that differs, with the paths it should have and those it has."""
+class AuditFinding(_Answer):
+    """One prefix that was not as it should be.
 
+    Attributes:
+        at: when it was found.
+        prefix: as text.
+        fib_table: FIB table it belongs to.
+        reason: ``lost``, ``altered`` or ``stale``.
+        wanted: its legs as they were acknowledged.
+        held: those that were found.
+        repaired: whether it was written again.
+    """
+
+    at: datetime
     prefix: str
     fib_table: int
-    kind: DriftKind
+    reason: Reason
     wanted: tuple[str, ...] = ()
     held: tuple[str, ...] = ()
+    repaired: bool
 
 
-class PipelineDrift(_Answer):
-    """What a fresh reading of one FIB differs by; ``rows`` holds the first of them."""
+class AuditStatus(_Answer):
+    """The audit of one pipeline's FIB.
+
+    Attributes:
+        action: ``repair`` or ``report``.
+        rate: prefixes a second; 0 when the FIB is audited only on request.
+        passes: how often every prefix was looked at since the agent started.
+        readings: full readings among them.
+        progress: prefixes looked at in the pass that is under way.
+        last_pass_age_seconds: since the last pass ended; None before the first.
+        last_pass_seconds: how long it took.
+        checked: prefixes it looked at.
+        covered: of these, those that another owner's entry beats in the FIB.
+        unexplained: entries of the FIB that are neither ours nor others' when it was last read in full.
+        found: prefixes found wrong since the agent started, by reason.
+        repaired: of these, those that were written again.
+        standing: wanted routes that are wrong now and left so, because the action is ``report``.
+    """
+
+    action: str
+    rate: int
+    passes: int = 0
+    readings: int = 0
+    progress: int = 0
+    last_pass_age_seconds: float | None = None
+    last_pass_seconds: float | None = None
+    checked: int = 0
+    covered: int = 0
+    unexplained: int = 0
+    found: Mapping[Reason, int] = Field(default_factory=dict)
+    repaired: int = 0
+    standing: int = 0
+
+
+class PipelineAudit(_Answer):
+    """What an audit of one pipeline found; ``rows`` holds the first (or, unasked, the last) findings."""
 
     pipeline: str
-    compared: int
-    """Distinct prefixes that were looked at."""
-    missing: int = 0
-    stale: int = 0
-    different: int = 0
-    rows: tuple[DriftRow, ...] = ()
+    status: AuditStatus
+    found: Mapping[Reason, int] = Field(default_factory=dict)
+    """In this pass, or the last one."""
+    rows: tuple[AuditFinding, ...] = ()
 
     @property
     def total(self) -> int:
-        """How many prefixes differ."""
-        return self.missing + self.stale + self.different
+        """How many prefixes were wrong."""
+        return sum(self.found.values())
 
 
-class Drift(_Answer):
-    """The result of an audit of every FIB."""
+class Audit(_Answer):
+    """The audit of every FIB."""
 
-    pipelines: tuple[PipelineDrift, ...]
+    pipelines: tuple[PipelineAudit, ...]
 
     @property
     def total(self) -> int:
-        """How many prefixes differ in all pipelines together."""
-        return sum(pipeline.total for pipeline in self.pipelines)
+        """How many prefixes were wrong in all pipelines together."""
+        return sum(p.total for p in self.pipelines)
+
+    @property
+    def clean(self) -> bool:
+        """Whether every FIB has been looked at and nothing was, or is, wrong."""
+        return all(p.status.passes and not p.total and not p.status.standing for p in self.pipelines)
 
 
 class ExplainRequest(_Question):

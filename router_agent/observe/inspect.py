@@ -11,17 +11,16 @@ from ipaddress import ip_address
 
 import numpy as np
 
+from router_agent.audit import Audit, Tally
 from router_agent.model import ABSENT, U64, Family, Prefix, Reason, keys_of, prefixes_of
 from router_agent.observe.answers import (
-    Drift,
-    DriftKind,
-    DriftRow,
+    AuditStatus,
     Explanation,
     FamilyCounts,
     InFib,
     Match,
     NeighbourRow,
-    PipelineDrift,
+    PipelineAudit,
     PipelineExplanation,
     PipelineStatus,
     RouteFilter,
@@ -31,14 +30,14 @@ from router_agent.observe.answers import (
     Writes,
 )
 from router_agent.observe.words import describe_paths
-from router_agent.pipeline import Difference, Pipeline
+from router_agent.pipeline import Pipeline
 from router_agent.reconcile import REASONS, Reconciler
 
 _ROWS_AT_A_TIME = 1_000
-_DRIFT_ROWS = 50
+_FINDINGS = 50
 
 
-def pipeline_status(pipeline: Pipeline, feed: str, fib: str) -> PipelineStatus:
+def pipeline_status(pipeline: Pipeline, feed: str, fib: str, audit: Audit) -> PipelineStatus:
     """Return the state and counts of one pipeline; costs some 20 ms at a million routes."""
     last = None
     if pipeline.last_snapshot is not None:
@@ -62,6 +61,39 @@ def pipeline_status(pipeline: Pipeline, feed: str, fib: str) -> PipelineStatus:
             added=writes.added, replaced=writes.replaced, deleted=writes.deleted, refused=writes.refused
         ),
         neighbours=len(pipeline.neighbours_known),
+        audit=audit_status(audit),
+    )
+
+
+def audit_status(audit: Audit) -> AuditStatus:
+    """Return how the audit of one pipeline goes."""
+    last, now = audit.last, asyncio.get_running_loop().time()
+    return AuditStatus(
+        action="repair" if audit.repair else "report",
+        rate=audit.rate,
+        passes=audit.passes,
+        readings=audit.readings,
+        progress=audit.progress,
+        last_pass_age_seconds=None if audit.last_ended is None else now - audit.last_ended,
+        last_pass_seconds=last.seconds if last else None,
+        checked=last.checked if last else 0,
+        covered=last.covered if last else 0,
+        unexplained=last.unexplained if last else 0,
+        found=dict(audit.found),
+        repaired=audit.repaired,
+        standing=sum(len(r.drifted) for r in audit.pipeline.reconcilers.values()),
+    )
+
+
+def pipeline_audit(audit: Audit, tally: Tally | None) -> PipelineAudit:
+    """Return what a pass found, or the last findings where none was asked for."""
+    rows = list(audit.findings)[-_FINDINGS:] if tally is None else tally.rows[:_FINDINGS]
+    shown = audit.last if tally is None else tally
+    return PipelineAudit(
+        pipeline=audit.pipeline.name,
+        status=audit_status(audit),
+        found=dict(shown.found) if shown else {},
+        rows=tuple(rows),
     )
 
 
@@ -100,15 +132,6 @@ def neighbours(pipelines: Sequence[Pipeline]) -> Iterator[NeighbourRow]:
                 mac=mac.hex(":"),
                 fib_interface=pipeline.fib.counterpart(interface),
             )
-
-
-async def drift(pipelines: Sequence[Pipeline]) -> Drift:
-    """Read every FIB anew and compare it with what is wanted.
-
-    Raises:
-        FibError: a FIB cannot be read.
-    """
-    return Drift(pipelines=tuple([await _pipeline_drift(pipeline) for pipeline in pipelines]))
 
 
 def explain(pipelines: Sequence[Pipeline], prefix: Prefix) -> Explanation:
@@ -214,50 +237,15 @@ def _placed(
     """Tell whether one route is in the FIB, and if not why."""
     if wanted < 0:
         return InFib.NO, REASONS[-wanted - 1], None
+    drift = reconciler.drift_of(key)
+    if drift is not None:
+        return InFib.NO, drift, None
     if wanted == held and wanted != ABSENT:
         return InFib.YES, None, None
     refusal = reconciler.refusal(key)
     if refusal is not None and refusal.path == wanted:
         return InFib.NO, Reason.REJECTED, _error_words(refusal.code)
     return InFib.PENDING, None, None
-
-
-async def _pipeline_drift(pipeline: Pipeline) -> PipelineDrift:
-    found = await pipeline.differences()
-    compared = sum(len(r.rib) for r in pipeline.reconcilers.values()) + sum(len(d.stale) for d in found)
-    rows: list[DriftRow] = []
-    for difference in found:
-        rows.extend(_drift_rows(pipeline, difference))
-    return PipelineDrift(
-        pipeline=pipeline.name,
-        compared=compared,
-        missing=sum(len(d.missing) for d in found),
-        stale=sum(len(d.stale) for d in found),
-        different=sum(len(d.different) for d in found),
-        rows=tuple(rows[:_DRIFT_ROWS]),
-    )
-
-
-def _drift_rows(pipeline: Pipeline, difference: Difference) -> Iterator[DriftRow]:
-    kinds = (
-        (DriftKind.MISSING, difference.missing),
-        (DriftKind.STALE, difference.stale),
-        (DriftKind.DIFFERENT, difference.different),
-    )
-    for kind, keys in kinds:
-        keys = keys[:_DRIFT_ROWS]
-        if not len(keys):
-            continue
-        wanted = np.maximum(difference.reconciler.wanted(keys), ABSENT)
-        held = difference.held(keys)
-        for row, prefix in enumerate(prefixes_of(keys)):
-            yield DriftRow(
-                prefix=str(prefix),
-                fib_table=difference.reconciler.table,
-                kind=kind,
-                wanted=_fib_words(pipeline, int(wanted[row])),
-                held=_fib_words(pipeline, int(held[row])),
-            )
 
 
 def _longest_match(reconciler: Reconciler, prefix: Prefix) -> Prefix | None:
@@ -324,5 +312,8 @@ def _why(reason: Reason, detail: str | None) -> str:
         Reason.UNSUPPORTED_ENCAPSULATION: "the FIB has no such encapsulation of packets",
         Reason.REJECTED: "the FIB refused it",
         Reason.OVER_CAPACITY: "the FIB has no room for it",
+        Reason.LOST: "the FIB took it and somebody removed it",
+        Reason.ALTERED: "the FIB took it and somebody changed it",
+        Reason.STALE: "nobody wants it and the FIB holds it",
     }[reason]
     return f"{words}, {detail}" if detail else words

@@ -63,6 +63,7 @@ class VppSession:
         self._executor: ThreadPoolExecutor | None = None
         self._loop: asyncio.AbstractEventLoop | None = None
         self._stream_client = 0
+        self._side_streams: list[tuple[Stream, int]] = []
         self.version = ""
 
     @property
@@ -96,8 +97,11 @@ class VppSession:
 
     async def close(self) -> None:
         """Disconnect; idempotent. VPP keeps what it was told."""
+        for stream, index in self._side_streams:
+            stream.close(last_words=self._farewell(index))
+        self._side_streams.clear()
         if self._stream is not None:
-            self._stream.close(last_words=self._farewell())
+            self._stream.close(last_words=self._farewell(self._stream_client))
         client, self._client = self._client, None
         if client is not None:
             with contextlib.suppress(OSError, FibError):
@@ -189,11 +193,25 @@ class VppSession:
         answer = await self.call("cli_inband", cmd=command)
         return str(answer.reply)
 
-    def _farewell(self) -> bytes:
-        """Return the message that signs the stream's client off; VPP can overlook a mere end of stream."""
+    async def open_side_stream(self) -> tuple[Stream, int]:
+        """Open one more bulk connection, whose requests wait behind nobody else's; it ends with the session.
+
+        Returns:
+            The stream, and the client index its requests carry (``client_index`` of `pack`).
+
+        Raises:
+            FibError: VPP does not take it.
+        """
+        connection, index, _ = await self._run(self._shake_hands)
+        side = Stream(connection, self._path, self._foreign)
+        self._side_streams.append((side, index))
+        return side, index
+
+    def _farewell(self, index: int) -> bytes:
+        """Return the message that signs a stream's client off; VPP can overlook a mere end of stream."""
         if self._client is None:
             return b""
-        return framed(self.pack("sockclnt_delete", index=self._stream_client))
+        return framed(self.pack("sockclnt_delete", client_index=index, index=index))
 
     def _message_id(self, name: str) -> int:
         definition = self._client.messages[name]

@@ -164,10 +164,17 @@ class Stream:
             await self._pipeline(retvals, encode, reply, window, base)
         return retvals
 
-    async def dump(self, request: bytes, end_id: int) -> AsyncIterator[Frames]:
+    async def dump(
+        self, request: bytes, end_id: int, *, pace: float = _DUMP_PACE_SECONDS
+    ) -> AsyncIterator[Frames]:
         """Send a framed request and yield what comes, by message length, up to a message of id `end_id`.
 
         Messages other than the end are given as they are: check their ids.
+
+        Args:
+            request: framed requests, the last of which is answered by `end_id`.
+            end_id: id of the message that ends the answer.
+            pace: seconds between two looks at what has come. Whoever is in no hurry looks less often.
 
         Raises:
             FibLostError: as for `transact`. Abandoning the iterator closes the connection.
@@ -180,7 +187,7 @@ class Stream:
                 unsent = self._send(unsent)
                 fresh = self._receive()
                 if fresh is not None and len(fresh) < _DUMP_BATCH_BYTES:
-                    await asyncio.sleep(_DUMP_PACE_SECONDS)
+                    await asyncio.sleep(pace)
                     continue
                 batch = list(self._split(memoryview(self._buffer)[: self._filled]))
                 for frames in batch:

@@ -20,9 +20,10 @@ from router_agent.config import Config, ControlConfig
 from router_agent.control import ControlError, ControlServer, RefusedError
 from router_agent.model import Family, Reason
 from router_agent.observe.answers import (
-    Drift,
-    DriftKind,
-    DriftRow,
+    Audit,
+    AuditFinding,
+    AuditRequest,
+    AuditStatus,
     ErrorKind,
     ExplainRequest,
     Explanation,
@@ -30,7 +31,7 @@ from router_agent.observe.answers import (
     InFib,
     Match,
     NeighbourRow,
-    PipelineDrift,
+    PipelineAudit,
     PipelineExplanation,
     PipelineStatus,
     Resync,
@@ -72,7 +73,8 @@ class Router:
     def __init__(self) -> None:
         self.state = State.IN_SYNC
         self.count = 3
-        self.differences: tuple[DriftRow, ...] = ()
+        self.wrong: tuple[AuditFinding, ...] = ()
+        self.audited: list[AuditRequest] = []
         self.forwards = True
         self.in_sync: bool | None = None
         self.refusal: RefusedError | None = None
@@ -106,11 +108,13 @@ class Router:
             NeighbourRow(pipeline="frr", interface="eth9", address="2001:db8::1", mac=mac),
         ]
 
-    async def drift(self) -> Drift:
-        stale = len(self.differences)
-        return Drift(
-            pipelines=(PipelineDrift(pipeline="frr", compared=9, stale=stale, rows=self.differences),)
+    async def audit(self, wanted: AuditRequest) -> Audit:
+        self.audited.append(wanted)
+        status = AuditStatus(
+            action="repair", rate=5_000, passes=4, last_pass_age_seconds=70, last_pass_seconds=211, checked=9
         )
+        found = {finding.reason: 1 for finding in self.wrong}
+        return Audit(pipelines=(PipelineAudit(pipeline="frr", status=status, found=found, rows=self.wrong),))
 
     async def explain(self, wanted: ExplainRequest) -> Explanation:
         steps = (
@@ -233,17 +237,26 @@ def test_neighbours_are_printed(router: Router) -> None:
     assert [NeighbourRow.model_validate_json(line) for line in lines] == router.neighbours()
 
 
-def test_drift_is_a_no_with_the_first_differences(router: Router) -> None:
-    assert invoke("show", "drift").exit_code == 0
-    router.differences = (
-        DriftRow(prefix="192.0.2.0/24", fib_table=0, kind=DriftKind.STALE, held=("via 192.0.2.9 dev ge0",)),
+def test_an_audit_that_found_something_is_a_no_with_the_findings(router: Router) -> None:
+    result = invoke("audit")
+    assert result.exit_code == 0
+    assert "70 s ago, took 211.0 s" in result.stdout
+    router.wrong = (
+        AuditFinding(
+            at=datetime(2026, 1, 2, 3, 4, 5, tzinfo=UTC),
+            prefix="192.0.2.0/24",
+            fib_table=0,
+            reason=Reason.STALE,
+            held=("via 192.0.2.9 dev ge0",),
+            repaired=True,
+        ),
     )
-    result = invoke("show", "drift")
+    result = invoke("audit", "--now")
     assert result.exit_code == 1
-    assert "192.0.2.0/24" in result.stdout
-    assert "stale" in result.stdout
-    assert "via 192.0.2.9 dev ge0" in result.stdout
-    assert parsed("show", "drift", "--json")["pipelines"][0]["stale"] == 1
+    for word in ("192.0.2.0/24", "stale 1", "via 192.0.2.9 dev ge0", "repaired"):
+        assert word in result.stdout
+    assert parsed("audit", "--full", "--json")["pipelines"][0]["found"] == {"stale": 1}
+    assert router.audited == [AuditRequest(), AuditRequest(now=True), AuditRequest(full=True)]
 
 
 def test_explanation_is_printed_step_by_step(router: Router) -> None:
@@ -287,7 +300,7 @@ def test_wrong_usage_is_2_and_needs_no_agent(arguments: Sequence[str]) -> None:
         ("show", "status"),
         ("show", "routes"),
         ("show", "neighbours"),
-        ("show", "drift"),
+        ("audit",),
         ("explain", "::/0"),
         ("resync",),
     ],

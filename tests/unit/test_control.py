@@ -31,7 +31,9 @@ from router_agent.control import (
 from router_agent.fibs.fib import FibError
 from router_agent.model import Family, Reason
 from router_agent.observe.answers import (
-    Drift,
+    Audit,
+    AuditRequest,
+    AuditStatus,
     ErrorKind,
     ExplainRequest,
     Explanation,
@@ -39,7 +41,7 @@ from router_agent.observe.answers import (
     InFib,
     Match,
     NeighbourRow,
-    PipelineDrift,
+    PipelineAudit,
     PipelineExplanation,
     PipelineStatus,
     Resync,
@@ -83,6 +85,17 @@ def route(number: int) -> RouteRow:
     )
 
 
+AUDIT = Audit(
+    pipelines=(
+        PipelineAudit(
+            pipeline="frr",
+            status=AuditStatus(action="repair", rate=5_000, passes=1, checked=9),
+            found={Reason.STALE: 1},
+        ),
+    )
+)
+
+
 class Agent:
     """Answers what it was made with, and notes what it was asked."""
 
@@ -108,9 +121,10 @@ class Agent:
     def neighbours(self) -> Sequence[NeighbourRow]:
         return [NEIGHBOUR]
 
-    async def drift(self) -> Drift:
+    async def audit(self, wanted: AuditRequest) -> Audit:
+        self.asked.append(wanted)
         await self.go_on.wait()
-        return Drift(pipelines=(PipelineDrift(pipeline="frr", compared=9, stale=1),))
+        return AUDIT
 
     async def explain(self, wanted: ExplainRequest) -> Explanation:
         verdict = PipelineExplanation(
@@ -171,12 +185,15 @@ def test_client_gets_every_answer_as_the_agent_gave_it(config: ControlConfig) ->
         assert client.status() == STATUS
         assert list(client.routes()) == [route(0), route(1), route(2)]
         assert list(client.neighbours()) == [NEIGHBOUR]
-        assert client.drift().total == 1
+        assert client.audit().total == 1
+        assert client.audit(AuditRequest(now=True)) == AUDIT
         assert client.explain("192.0.2.7").asked == "192.0.2.7/32"
         assert client.resync() == Resync(pipelines=("frr",), in_sync=None)
         assert client.resync(wait=True, timeout_seconds=9).in_sync
     assert agent.asked == [
         RouteFilter(),
+        AuditRequest(),
+        AuditRequest(now=True),
         ResyncRequest(),
         ResyncRequest(wait=True, timeout_seconds=9),
     ]
@@ -315,18 +332,18 @@ async def test_answer_that_takes_too_long_is_given_up(
     monkeypatch.setattr(control, "ANSWER_SECONDS", 0.05)
     async with ControlServer(config=config, handlers=Agent()):
         for _ in range(2):
-            (error,) = await converse(config.socket, request("drift"))
+            (error,) = await converse(config.socket, request("audit"))
             assert error["error"]["kind"] == "timeout"
 
 
 async def test_one_audit_at_a_time(config: ControlConfig) -> None:
     agent = Agent()
     async with ControlServer(config=config, handlers=agent):
-        answers = [asyncio.create_task(converse(config.socket, request("drift"))) for _ in range(2)]
+        answers = [asyncio.create_task(converse(config.socket, request("audit", now=True))) for _ in range(2)]
         refused, waiting = await asyncio.wait(answers, return_when=asyncio.FIRST_COMPLETED)
         assert refused.pop().result()[0]["error"]["kind"] == "busy"
         agent.go_on.set()
-        assert (await waiting.pop())[0]["row"]["pipelines"][0]["stale"] == 1
+        assert (await waiting.pop())[0]["row"]["pipelines"][0]["found"] == {"stale": 1}
 
 
 @pytest.mark.parametrize(
@@ -467,7 +484,7 @@ async def test_missing_directory_is_an_error(tmp_path: Path) -> None:
 async def test_closing_cuts_off_clients_that_wait_or_do_not_read(config: ControlConfig) -> None:
     server = ControlServer(config=config, handlers=Agent(routes=10_000_000))
     await server.start()
-    for command in ("drift", "routes"):
+    for command in ("audit", "routes"):
         _, writer = await asyncio.open_unix_connection(str(config.socket))
         writer.write(request(command))
         await writer.drain()

@@ -1,0 +1,320 @@
+"""The audit: does the FIB hold what the agent believes it to hold, all the time and at a pace nobody feels.
+
+The agent's own account of the FIB (`Reconciler.held`) rests on acknowledgements. An audit asks the FIB
+itself, prefix by prefix: what is acknowledged and not there was *lost*, what is there with other paths was
+*altered*, what is there under our name and not in the account is *stale*. The repair is no machinery of its
+own: the account is corrected, the prefixes are touched, and the reconciler writes what is
+wanted.
+
+No false alarm. A look-up runs beside writes, so one that does not agree with the account is only a suspicion.
+Suspects are looked up again while the pipeline may neither read nor write: then the account is exact.
+
+What no look-up finds. A stale route is under no prefix we know. VPP counts its entries by prefix length; at a
+reading of the FIB we note how many of them are other owners'. When there are more than those and ours
+together, a *doubt* arises, and only a full reading tells. That stops VPP's main thread (1.3 s at a million
+routes), so it happens not more often than `full_reading_seconds` allows. A doubt may be a false one: another
+owner came to have more routes.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import math
+import time
+from collections import Counter, deque
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+
+import numpy as np
+
+from router_agent.fibs.fib import FibError
+from router_agent.model import ABSENT, I64, U32, U64, Mask, Reason, key_lengths, prefixes_of
+from router_agent.observe.answers import AuditFinding, State
+from router_agent.observe.words import describe_paths
+from router_agent.pipeline import Pipeline
+from router_agent.prefix_table import PrefixTable
+from router_agent.reconcile import Reconciler
+
+_log = logging.getLogger(__name__)
+
+MOST_AT_ONCE = 1024
+"""Prefixes looked up together: some 10 ms of VPP's time, which it shares with all its other work."""
+
+FINDINGS_KEPT = 500
+_DESCRIBED = 50
+"""Findings of one table and step that are put into words; the others are counted."""
+_ROUNDS_A_SECOND = 10.0
+_BUSY_FACTOR = 8
+"""The pace is this many times slower while the pipeline has changes of its own to write."""
+_STATE_SECONDS = 0.5
+
+
+class AuditBrokenOffError(Exception):
+    """The pipeline left the state in which an audit means something; the message says for which."""
+
+
+@dataclass(slots=True)
+class Tally:
+    """What one pass over the FIB found."""
+
+    checked: int = 0
+    covered: int = 0
+    found: Counter[Reason] = field(default_factory=Counter)
+    unexplained: int = 0
+    """Entries that VPP has beyond ours and those of other owners known at the last full reading."""
+    rows: list[AuditFinding] = field(default_factory=list)
+    seconds: float = 0.0
+
+
+class Audit:
+    """Audits one pipeline's FIB; `run` does so for ever.
+
+    Args:
+        pipeline: whose FIB.
+        rate: prefixes a second; 0 never audits unasked.
+        repair: whether to repair what is found, or only to report it.
+        full_reading_seconds: least time between two full readings because of doubt; 0 never reads for it.
+    """
+
+    def __init__(self, pipeline: Pipeline, *, rate: int, repair: bool, full_reading_seconds: float) -> None:
+        self.pipeline = pipeline
+        self.rate = rate
+        self.repair = repair
+        self.passes = 0
+        self.readings = 0
+        self.found: Counter[Reason] = Counter()
+        self.repaired = 0
+        self.findings: deque[AuditFinding] = deque(maxlen=FINDINGS_KEPT)
+        self.last: Tally | None = None
+        self.last_ended: float | None = None
+        self.progress = 0
+        self._full_reading_seconds = full_reading_seconds
+        self._last_reading = -math.inf
+
+    async def run(self) -> None:
+        """Audit again and again, in the pauses that the pipeline leaves."""
+        if not self.rate:
+            return
+        while True:
+            while self.pipeline.state is not State.IN_SYNC:
+                await asyncio.sleep(_STATE_SECONDS)
+            began = time.monotonic()
+            try:
+                await self.check(self.rate)
+            except (AuditBrokenOffError, FibError) as error:
+                _log.info("%s: audit broken off: %s", self.pipeline.name, error)
+            # An empty or tiny table is not audited round the clock.
+            least = self._shortest_pass()
+            await asyncio.sleep(max(_STATE_SECONDS, began + least - time.monotonic()))
+
+    async def check(self, rate: float) -> Tally:
+        """Look at every prefix once, `rate` a second; repair or report what is wrong.
+
+        Raises:
+            AuditBrokenOffError: the pipeline is not in sync any more.
+            FibError: the FIB went away.
+        """
+        tally = Tally()
+        began = time.monotonic()
+        self._require_in_sync()
+        if self.pipeline.fib.cheap_to_read:
+            await self._read_everything(tally)
+        else:
+            pace = _Pace(rate)
+            for reconciler in self.pipeline.reconcilers.values():
+                await self._look_up_everything(reconciler, pace, tally)
+            if tally.unexplained and self._may_read():
+                await self._read_everything(tally)
+        self._finish(tally, began)
+        return tally
+
+    async def read(self) -> Tally:
+        """Read the FIB in one go and compare; for VPP see the module's text about what that costs.
+
+        Raises:
+            AuditBrokenOffError: the pipeline is not in sync.
+            FibError: the FIB went away.
+        """
+        tally = Tally()
+        began = time.monotonic()
+        self._require_in_sync()
+        await self._read_everything(tally)
+        self._finish(tally, began)
+        return tally
+
+    def _finish(self, tally: Tally, began: float) -> None:
+        tally.seconds = time.monotonic() - began
+        self.last, self.last_ended = tally, time.monotonic()
+        self.passes += 1
+        self.progress = 0
+        total = sum(tally.found.values())
+        if total:
+            done = "repaired" if self.repair else "left as they are (audit.action is report)"
+            counts = ", ".join(f"{count} {reason}" for reason, count in tally.found.items())
+            _log.warning("%s: audit found %s; %s", self.pipeline.name, counts, done)
+        if tally.unexplained:
+            _log.warning(
+                "%s: VPP has %d entries more than ours and those of others known at the last full reading; "
+                "`router-agent audit --full` tells whether stale ones of ours are among them",
+                self.pipeline.name,
+                tally.unexplained,
+            )
+
+    def _shortest_pass(self) -> float:
+        return 10.0 if len(self.pipeline.reconcilers) else _STATE_SECONDS
+
+    def _require_in_sync(self) -> None:
+        state = self.pipeline.state
+        if state is not State.IN_SYNC:
+            raise AuditBrokenOffError(f"pipeline {self.pipeline.name} is {state}")
+
+    # -- by look-ups -----------------------------------------------------------------------------
+
+    async def _look_up_everything(self, reconciler: Reconciler, pace: _Pace, tally: Tally) -> None:
+        fib, covered = self.pipeline.fib, np.zeros(8 * reconciler.family.address_bytes + 1, np.int64)
+        for rows in reconciler.held.chunks(pace.step):
+            await pace.wait(len(rows), busy=self.pipeline.pending > pace.step)
+            self._require_in_sync()
+            keys = reconciler.held.keys(rows)
+            seen = await fib.look_up(reconciler.family, reconciler.table, keys)
+            suspect = self._suspect(reconciler, keys, seen.paths, seen.covered)
+            if suspect.any():
+                await self._settle_suspects(reconciler, keys[suspect], tally)
+            reconciler.unmark_drifted(keys[~suspect])
+            covered += np.bincount(key_lengths(keys[seen.covered]), minlength=len(covered))
+            tally.checked += len(keys)
+            self.progress = tally.checked
+        tally.covered += int(covered.sum())
+        tally.unexplained += await self._count(reconciler, covered)
+
+    def _suspect(self, reconciler: Reconciler, keys: U64, seen: U32, covered: Mask) -> Mask:
+        suspect: Mask = (seen != reconciler.held_paths(keys)) & ~covered
+        return suspect
+
+    async def _settle_suspects(self, reconciler: Reconciler, keys: U64, tally: Tally) -> None:
+        """Look again while nothing is written, and deal with what is still wrong."""
+        async with self.pipeline.quiet:
+            self._require_in_sync()
+            seen = await self.pipeline.fib.look_up(reconciler.family, reconciler.table, keys)
+            wrong = self._suspect(reconciler, keys, seen.paths, seen.covered)
+            self._deal_with(reconciler, keys[wrong], seen.paths[wrong], tally)
+
+    async def _count(self, reconciler: Reconciler, covered: I64) -> int:
+        """Return how many entries the FIB has that nobody accounts for."""
+        async with self.pipeline.quiet:
+            self._require_in_sync()
+            entries = await self.pipeline.fib.entries(reconciler.family, reconciler.table)
+            if entries is None or reconciler.others is None or reconciler.pending:
+                return 0
+            excess = entries - (reconciler.held_lengths() - covered) - reconciler.others
+        # Neighbours come and go, and bring host routes of other sources with them.
+        excess[-1] -= 2 * len(self.pipeline.neighbours_known)
+        return int(np.maximum(excess, 0).sum())
+
+    # -- by reading ------------------------------------------------------------------------------
+
+    def _may_read(self) -> bool:
+        limit = self._full_reading_seconds
+        return bool(limit) and time.monotonic() - self._last_reading >= limit
+
+    async def _read_everything(self, tally: Tally) -> None:
+        self._last_reading = time.monotonic()
+        self.readings += 1
+        tally.unexplained = 0
+        for reconciler in self.pipeline.reconcilers.values():
+            async with self.pipeline.quiet:
+                self._require_in_sync()
+                await self._read(reconciler, tally)
+
+    async def _read(self, reconciler: Reconciler, tally: Tally) -> None:
+        fib, family, table = self.pipeline.fib, reconciler.family, reconciler.table
+        read = PrefixTable(family.key_width)
+        lengths = np.zeros(8 * family.address_bytes + 1, np.int64)
+        async for routes in fib.read(family, table):
+            read.insert(routes.keys)
+            lengths += np.bincount(key_lengths(routes.keys), minlength=len(lengths))
+            wrong = routes.paths != reconciler.held_paths(routes.keys)
+            self._deal_with(reconciler, routes.keys[wrong], routes.paths[wrong], tally)
+            tally.checked += len(routes.keys)
+        entries = await fib.entries(family, table)
+        reconciler.others = None if entries is None else entries - lengths
+        for rows in reconciler.held.chunks(MOST_AT_ONCE):
+            keys = reconciler.held.keys(rows)
+            keys = keys[read.find(keys) < 0]
+            if len(keys):
+                await self._unread(reconciler, keys, tally)
+
+    async def _unread(self, reconciler: Reconciler, keys: U64, tally: Tally) -> None:
+        """Deal with what is held by our account and was not read; the FIB may show it only to who asks."""
+        seen = await self.pipeline.fib.look_up(reconciler.family, reconciler.table, keys)
+        wrong = self._suspect(reconciler, keys, seen.paths, seen.covered)
+        tally.checked += len(keys)
+        tally.covered += int(seen.covered.sum())
+        self._deal_with(reconciler, keys[wrong], seen.paths[wrong], tally)
+
+    # -- what is wrong ---------------------------------------------------------------------------
+
+    def _deal_with(self, reconciler: Reconciler, keys: U64, seen: U32, tally: Tally) -> None:
+        """Repair or report prefixes that the FIB holds otherwise than by our account."""
+        if not len(keys):
+            return
+        believed = reconciler.held_paths(keys)
+        kinds = {
+            Reason.LOST: (believed != ABSENT) & (seen == ABSENT),
+            Reason.ALTERED: (believed != ABSENT) & (seen != ABSENT),
+            Reason.STALE: (believed == ABSENT) & (seen != ABSENT),
+        }
+        for reason, those in kinds.items():
+            count = int(those.sum())
+            if not count:
+                continue
+            tally.found[reason] += count
+            self.found[reason] += count
+            for finding in self._findings(reconciler, reason, keys[those], believed[those], seen[those]):
+                tally.rows.append(finding)
+                self.findings.append(finding)
+            if not self.repair and reason is not Reason.STALE:
+                reconciler.mark_drifted(keys[those], reason)
+        if self.repair:
+            self.pipeline.correct(reconciler, keys, seen)
+            self.repaired += len(keys)
+
+    def _findings(
+        self, reconciler: Reconciler, reason: Reason, keys: U64, believed: U32, seen: U32
+    ) -> Iterator[AuditFinding]:
+        now = datetime.now(UTC)
+        for row, prefix in enumerate(prefixes_of(keys[:_DESCRIBED])):
+            yield AuditFinding(
+                at=now,
+                prefix=str(prefix),
+                fib_table=reconciler.table,
+                reason=reason,
+                wanted=self._words(int(believed[row])),
+                held=self._words(int(seen[row])),
+                repaired=self.repair,
+            )
+
+    def _words(self, path: int) -> tuple[str, ...]:
+        if path == ABSENT:
+            return ()
+        return describe_paths(self.pipeline.fib.path_set(path), self.pipeline.fib.interface_name)
+
+
+class _Pace:
+    """So many a second, in steps."""
+
+    def __init__(self, rate: float) -> None:
+        self.step = max(1, min(MOST_AT_ONCE, math.ceil(rate / _ROUNDS_A_SECOND)))
+        self._rate = rate
+        self._next = time.monotonic()
+
+    async def wait(self, count: int, *, busy: bool) -> None:
+        """Wait until `count` more are due; longer while there is better to do."""
+        now = time.monotonic()
+        # What was missed is not made up for: a burst is what the pace is there to avoid.
+        self._next = max(self._next, now)
+        delay = self._next - now
+        self._next += count / self._rate * (_BUSY_FACTOR if busy else 1)
+        await asyncio.sleep(delay)

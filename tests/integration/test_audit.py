@@ -1,0 +1,328 @@
+"""The audit against a real kernel and a real VPP, whose FIB somebody else changes under our own source.
+
+What a second client removes, changes or adds is found with its reason; it is repaired, or left where only a
+report was asked for; and what the pipeline itself is writing is never taken for a fault.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import secrets
+import subprocess
+import tempfile
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager
+from ipaddress import ip_address, ip_network
+from pathlib import Path as FilePath
+
+import numpy as np
+import pytest
+
+from router_agent.audit import Audit, AuditBrokenOffError
+from router_agent.feeds.kernel import KernelFeed
+from router_agent.fibs.vpp import DEFAULT_SOURCE, VppFib
+from router_agent.model import (
+    ABSENT,
+    U32,
+    Family,
+    Interner,
+    Path,
+    PathSet,
+    Reason,
+    RouteType,
+    keys_of,
+    prefixes_of,
+)
+from router_agent.observe import inspect
+from router_agent.observe.answers import State
+from router_agent.pipeline import Pipeline
+from router_agent.vpp.process import VppProcess
+from router_agent.vpp.routes import RouteCodec
+from router_agent.vpp.session import VppSession
+
+pytestmark = [pytest.mark.root, pytest.mark.vpp]
+
+ROUTES = 3_000
+PORTS = {"left": "loop0", "right": "loop1"}
+SECONDS = 60
+FAST = 100_000.0
+BLACKHOLE = PathSet(RouteType.BLACKHOLE)
+
+
+def ip(namespace: str, *lines: str) -> None:
+    subprocess.run(
+        ["ip", "-n", namespace, "-batch", "-"], input="\n".join(lines), text=True, check=True, timeout=60
+    )
+
+
+def prefix(number: int) -> str:
+    return f"20.{number >> 8}.{number & 255}.0/24"
+
+
+def prefix6(number: int) -> str:
+    return f"2001:db8:{number:x}::/48"
+
+
+@pytest.fixture
+def namespace() -> Iterator[str]:
+    """Two ports with addresses, and routes through them; the connected ones are four of either family."""
+    name = f"t{secrets.token_hex(4)}"
+    subprocess.run(["ip", "netns", "add", name], check=True)
+    try:
+        lines = []
+        for number, port in enumerate(PORTS):
+            lines += [
+                f"link add {port} type veth peer name {port}-far",
+                f"link set {port} up",
+                f"link set {port}-far up",
+                f"addr add 10.0.{number}.1/24 dev {port}",
+                f"addr add 2001:db8:ffff:{number}::1/64 dev {port} nodad",
+            ]
+        ip(name, *lines)
+        add_routes(name, ROUTES)
+        yield name
+    finally:
+        subprocess.run(["ip", "netns", "del", name], check=True)
+
+
+def add_routes(namespace: str, count: int, verb: str = "add") -> None:
+    ip(namespace, *(f"route {verb} {prefix(n)} via 10.0.{n % 2}.9" for n in range(count)))
+    ip(
+        namespace,
+        *(f"route {verb} {prefix6(n)} via 2001:db8:ffff:{n % 2}::9" for n in range(count // 10)),
+    )
+
+
+@pytest.fixture
+def vpp() -> Iterator[VppProcess]:
+    with (
+        tempfile.TemporaryDirectory(prefix="vpp") as directory,
+        VppProcess(runtime_dir=FilePath(directory), heap="512M", buffers=2048, plugins=()) as process,
+    ):
+        for number in range(2):
+            process.cli("create loopback interface")
+            process.cli(f"set interface state loop{number} up")
+        yield process
+
+
+def new_pipeline(namespace: str, vpp: VppProcess) -> Pipeline:
+    return Pipeline(
+        name="t",
+        feed=KernelFeed(namespace=namespace, tables=(254,), resync_interval_seconds=0.1),
+        fib=VppFib(api_socket=vpp.api_socket, interfaces=PORTS),
+        tables={254: 0},
+    )
+
+
+@asynccontextmanager
+async def running(pipeline: Pipeline) -> AsyncIterator[Pipeline]:
+    task = asyncio.create_task(pipeline.run())
+    try:
+        await in_sync(pipeline)
+        yield pipeline
+    finally:
+        task.cancel()
+        await asyncio.gather(task, return_exceptions=True)
+
+
+async def in_sync(pipeline: Pipeline) -> None:
+    async with asyncio.timeout(SECONDS):
+        while pipeline.state is not State.IN_SYNC or pipeline.pending or pipeline.quiet.locked():
+            await asyncio.sleep(0.01)
+
+
+def audit_of(pipeline: Pipeline, *, repair: bool = True, full_reading_seconds: float = 0.0) -> Audit:
+    return Audit(pipeline, rate=1_000, repair=repair, full_reading_seconds=full_reading_seconds)
+
+
+class Intruder:
+    """A second API client that writes under the agent's source."""
+
+    def __init__(self, vpp: VppProcess) -> None:
+        self.session = VppSession(api_socket=vpp.api_socket, name="intruder")
+        self._sets: Interner[PathSet] = Interner()
+
+    async def __aenter__(self) -> Intruder:
+        await self.session.open()
+        sources = {s.src.name: int(s.src.id) for s in await self.session.call("fib_source_dump")}
+        self._codec = RouteCodec(self.session, sources[DEFAULT_SOURCE], self._sets)
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        await self.session.close()
+
+    async def put(self, prefixes: list[str], paths: PathSet | None) -> None:
+        keys = keys_of([ip_network(p) for p in prefixes])
+        family = Family.IPV4 if keys.shape[1] == 1 else Family.IPV6
+        number = ABSENT if paths is None else self._sets.id(paths)
+        ids: U32 = np.full(len(keys), number, np.uint32)
+        assert not (await self._codec.write(family, 0, keys, ids, 1000)).any()
+
+    async def routes(self) -> dict[str, PathSet]:
+        found = {}
+        for family in Family:
+            for keys, paths in await self._codec.read(family, 0):
+                for p, number in zip(prefixes_of(keys), paths.tolist(), strict=True):
+                    found[str(p)] = self._sets[number]
+        return found
+
+
+async def test_what_another_client_did_is_found_with_its_reason_and_repaired(
+    namespace: str, vpp: VppProcess
+) -> None:
+    async with running(new_pipeline(namespace, vpp)) as pipeline, Intruder(vpp) as intruder:
+        before = await intruder.routes()
+        assert len(before) >= ROUTES + ROUTES // 10
+        audit = audit_of(pipeline)
+        clean = await audit.check(FAST)
+        assert not clean.found
+        assert clean.checked == len(before)
+        gone, changed = [prefix(n) for n in range(5)], [prefix(n) for n in range(100, 107)]
+        await intruder.put(gone, None)
+        await intruder.put(changed, BLACKHOLE)
+        await intruder.put([prefix6(3)], None)
+        found = await audit.check(FAST)
+        assert found.found == {Reason.LOST: 6, Reason.ALTERED: 7}
+        assert {r.prefix for r in found.rows if r.reason is Reason.LOST} == {*gone, prefix6(3)}
+        assert {r.prefix for r in found.rows if r.reason is Reason.ALTERED} == set(changed)
+        assert {r.held for r in found.rows if r.reason is Reason.ALTERED} == {("blackhole",)}
+        assert {r.wanted for r in found.rows if r.prefix == prefix(0)} == {("via 10.0.0.9 dev loop0",)}
+        await in_sync(pipeline)
+        assert await intruder.routes() == before
+        assert not (await audit.check(FAST)).found
+        assert audit.repaired == 13
+
+
+async def test_stale_routes_raise_a_doubt_that_a_full_reading_settles(
+    namespace: str, vpp: VppProcess
+) -> None:
+    async with running(new_pipeline(namespace, vpp)) as pipeline, Intruder(vpp) as intruder:
+        before = await intruder.routes()
+        strange = [f"30.0.{n}.0/24" for n in range(9)] + ["30.1.0.0/16"]
+        await intruder.put(strange, BLACKHOLE)
+        await intruder.put(["2001:db8:aaaa::/48"], BLACKHOLE)
+        never = audit_of(pipeline)
+        doubtful = await never.check(FAST)
+        assert not doubtful.found
+        assert doubtful.unexplained == 11
+        assert never.readings == 0
+        audit = audit_of(pipeline, full_reading_seconds=3600)
+        found = await audit.check(FAST)
+        assert found.found == {Reason.STALE: 11}
+        assert audit.readings == 1
+        await in_sync(pipeline)
+        assert await intruder.routes() == before
+        assert (await audit.check(FAST)).unexplained == 0
+
+
+async def test_routes_of_another_owner_are_a_doubt_once_and_stay(namespace: str, vpp: VppProcess) -> None:
+    async with running(new_pipeline(namespace, vpp)) as pipeline:
+        vpp.cli("ip route add 40.0.0.0/24 via drop")
+        audit = audit_of(pipeline, full_reading_seconds=3600)
+        assert not (await audit.check(FAST)).found
+        assert audit.readings == 1
+        assert (await audit.check(FAST)).unexplained == 0
+        assert audit.readings == 1
+        assert "CLI" in vpp.cli("show ip fib 40.0.0.0/24")
+
+
+async def test_a_report_leaves_everything_and_says_so(namespace: str, vpp: VppProcess) -> None:
+    async with running(new_pipeline(namespace, vpp)) as pipeline, Intruder(vpp) as intruder:
+        audit = audit_of(pipeline, repair=False)
+        await intruder.put([prefix(1)], None)
+        await intruder.put([prefix(2)], BLACKHOLE)
+        after = await intruder.routes()
+        for _ in range(2):
+            assert (await audit.check(FAST)).found == {Reason.LOST: 1, Reason.ALTERED: 1}
+            await in_sync(pipeline)
+            assert await intruder.routes() == after
+        counts = inspect.pipeline_status(pipeline, "kernel", "vpp", audit).counts
+        assert counts[0].not_in_fib == {Reason.LOST: 1, Reason.ALTERED: 1}
+        assert inspect.audit_status(audit).standing == 2
+        ip(namespace, f"route replace {prefix(1)} via 10.0.0.9")
+        async with asyncio.timeout(SECONDS):
+            while inspect.audit_status(audit).standing != 1:
+                await asyncio.sleep(0.01)
+        pipeline.resync()
+        async with asyncio.timeout(SECONDS):
+            while prefix(2) not in await intruder.routes() or (await audit.check(FAST)).found:
+                await in_sync(pipeline)
+        assert inspect.audit_status(audit).standing == 0
+
+
+async def test_covered_routes_are_no_fault_and_a_restart_writes_nothing(
+    namespace: str, vpp: VppProcess
+) -> None:
+    for number, port in enumerate(PORTS.values()):
+        vpp.cli(f"set interface ip address {port} 10.0.{number}.1/24")
+    async with running(new_pipeline(namespace, vpp)) as pipeline:
+        found = await audit_of(pipeline).check(FAST)
+        assert (found.covered, found.found, found.unexplained) == (2, {}, 0)
+        assert not (await audit_of(pipeline).read()).found
+    async with running(new_pipeline(namespace, vpp)) as pipeline:
+        writes = pipeline.counts.writes
+        assert (writes.added, writes.replaced, writes.deleted) == (0, 0, 0)
+        found = await audit_of(pipeline).check(FAST)
+        assert (found.covered, found.found, found.unexplained) == (2, {}, 0)
+        vpp.cli("set interface ip address del loop1 10.0.1.1/24")
+        assert not (await audit_of(pipeline).check(FAST)).found
+        assert "attached" in vpp.cli("show ip fib 10.0.1.0/24")
+
+
+async def test_churn_is_never_taken_for_a_fault(namespace: str, vpp: VppProcess) -> None:
+    async with running(new_pipeline(namespace, vpp)) as pipeline:
+        audit = audit_of(pipeline)
+        churning = asyncio.create_task(asyncio.to_thread(churn, namespace, rounds=6))
+        passes = 0
+        while not churning.done():
+            assert not (await audit.check(FAST)).found
+            passes += 1
+        await churning
+        await in_sync(pipeline)
+        assert passes >= 3
+        assert not (await audit.read()).found
+        assert audit.repaired == 0
+
+
+def churn(namespace: str, rounds: int) -> None:
+    """Replace and remove the same prefixes again and again, in another order each time."""
+    numbers = np.arange(ROUTES)
+    chance = np.random.default_rng(7)
+    for number in range(rounds):
+        chance.shuffle(numbers)
+        ip(namespace, *(f"route replace {prefix(n)} via 10.0.{(n + number) % 2}.9" for n in numbers))
+        ip(namespace, *(f"route del {prefix(n)}" for n in numbers[: ROUTES // 2]))
+    ip(namespace, *(f"route replace {prefix(n)} via 10.0.{n % 2}.9" for n in numbers))
+
+
+async def test_an_audit_ends_with_the_vpp_it_asks(namespace: str, vpp: VppProcess) -> None:
+    async with running(new_pipeline(namespace, vpp)) as pipeline:
+        audit = audit_of(pipeline)
+        vpp.kill()
+        async with asyncio.timeout(SECONDS):
+            while pipeline.state is State.IN_SYNC:
+                await asyncio.sleep(0.01)
+        with pytest.raises(AuditBrokenOffError, match="pipeline t is"):
+            await audit.check(FAST)
+
+
+async def test_a_look_up_answers_for_every_prefix_of_either_family(vpp: VppProcess) -> None:
+    fib = VppFib(api_socket=vpp.api_socket, interfaces=PORTS)
+    await fib.open()
+    try:
+        async with Intruder(vpp) as intruder:
+            via = PathSet.unicast(Path(2, ip_address("10.0.0.9").packed))
+            four, six = [prefix(n) for n in range(2_500)], [prefix6(n) for n in range(1_100)]
+            await intruder.put(four, via)
+            await intruder.put(six, BLACKHOLE)
+        for family, known, paths in ((Family.IPV4, four, via), (Family.IPV6, six, BLACKHOLE)):
+            strange = "99.0.0.0/24" if family is Family.IPV4 else "2001:db8:ffff::/64"
+            keys = keys_of([ip_network(p) for p in [*known, strange]])
+            seen = await fib.look_up(family, 0, keys)
+            assert seen.paths[-1] == ABSENT
+            assert {fib.path_set(int(number)) for number in np.unique(seen.paths[:-1])} == {paths}
+            assert not seen.covered.any()
+            assert (seen.counters[:-1] >= 0).all()
+            assert len(np.unique(seen.counters[:-1])) == len(known)
+    finally:
+        await fib.close()
