@@ -7,6 +7,7 @@ report was asked for; and what the pipeline itself is writing is never taken for
 from __future__ import annotations
 
 import asyncio
+import random
 import secrets
 import subprocess
 import tempfile
@@ -286,8 +287,8 @@ async def test_churn_is_never_taken_for_a_fault(namespace: str, vpp: VppProcess)
 
 def churn(namespace: str, rounds: int) -> None:
     """Replace and remove the same prefixes again and again, in another order each time."""
-    numbers = np.arange(ROUTES)
-    chance = np.random.default_rng(7)
+    numbers = list(range(ROUTES))
+    chance = random.Random(7)
     for number in range(rounds):
         chance.shuffle(numbers)
         ip(namespace, *(f"route replace {prefix(n)} via 10.0.{(n + number) % 2}.9" for n in numbers))
