@@ -8,8 +8,9 @@ from typing import Any
 
 from ansible.parsing.dataloader import DataLoader
 from ansible.plugins.loader import filter_loader, init_plugin_loader
-from ansible.template import Templar
+from ansible.template import Templar, trust_as_template
 
+_OVERRIDES = "#jinja2: trim_blocks:True, lstrip_blocks:True, keep_trailing_newline:True\n"
 ROLES = Path(__file__).parents[2] / "roles"
 _PLUGINS = ("vpp", "interfaces", "cpu_isolation")
 _loaded: set[str] = set()
@@ -35,6 +36,16 @@ def templated(role: str, name: str, variables: Mapping[str, Any]) -> Any:
     scope |= loader.load_from_file(str(ROLES / role / "vars" / "main.yml"), trusted_as_template=True)
     scope |= variables
     return Templar(loader, variables=scope).template(scope[name])
+
+
+def rendered_by_ansible(template: str, variables: Mapping[str, Any]) -> str:
+    """Return a template of ``templates/`` as Ansible renders it.
+
+    Its Jinja is another than Jinja's own: what is not defined is an error even where it is only tested.
+    """
+    text = (ROLES.parent / "templates" / template).read_text()
+    templar = Templar(DataLoader(), variables=dict(variables))
+    return str(templar.template(trust_as_template(_OVERRIDES + text)))
 
 
 def rendered(files: list[dict[str, Any]]) -> dict[str, str]:

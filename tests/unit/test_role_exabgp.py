@@ -16,6 +16,7 @@ from ansible.errors import AnsibleFilterError
 
 from exabgp_configuration import action_for, digest, masked
 from exabgp_variables import exabgp_peers, exabgp_services, exabgp_services_sessions
+from role_variables import rendered_by_ansible
 from router_agent.lab.render import render
 
 ROLES = Path(__file__).parents[2] / "roles"
@@ -115,6 +116,7 @@ CASES: dict[str, tuple[str, dict[str, Any]]] = {
 def test_a_template_renders_to_what_was_looked_at(name: str) -> None:
     template, variables = CASES[name]
     rendered = render(template, **variables)
+    assert rendered_by_ansible(template, variables) == rendered
     golden = GOLDEN / name
     if os.environ.get("GOLDEN") == "write":
         golden.write_text(rendered)

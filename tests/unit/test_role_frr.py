@@ -23,6 +23,7 @@ from frr_variables import (
     frr_rpki_transport,
     frr_service_prefixes,
 )
+from role_variables import rendered_by_ansible
 from router_agent.lab.render import render
 from router_agent.lab.reserved import RESERVED
 from router_agent.model import Family
@@ -105,6 +106,7 @@ CASES: dict[str, tuple[str, dict[str, Any]]] = {
 def test_a_template_renders_to_what_was_looked_at(name: str) -> None:
     template, variables = CASES[name]
     rendered = render(template, **variables)
+    assert rendered_by_ansible(template, variables) == rendered
     golden = GOLDEN / name
     if os.environ.get("GOLDEN") == "write":
         golden.write_text(rendered)

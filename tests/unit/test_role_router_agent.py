@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 import yaml
 
+from role_variables import rendered_by_ansible
 from router_agent.config import load
 from router_agent.lab.render import render
 from router_agent_pipelines import (
@@ -70,16 +71,16 @@ def test_frr_prefers_what_it_learned_itself() -> None:
 def test_the_agent_takes_what_the_role_renders(forwarding: str, tmp_path: Path) -> None:
     path = tmp_path / "agent.yaml"
     wanted = pipelines(forwarding, FRR, EXABGP)
-    path.write_text(
-        render(
-            "agent.yaml.j2",
-            hostname="ams1-r1",
-            control_socket=DEFAULTS["router_agent_control_socket"],
-            control_group="netops",
-            log_level="warning",
-            pipelines=wanted,
-        )
-    )
+    variables = {
+        "hostname": "ams1-r1",
+        "control_socket": DEFAULTS["router_agent_control_socket"],
+        "control_group": "netops",
+        "log_level": "warning",
+        "pipelines": wanted,
+    }
+    text = render("agent.yaml.j2", **variables)
+    assert rendered_by_ansible("agent.yaml.j2", variables) == text
+    path.write_text(text)
     config = load(path)
     assert config.control.group == "netops"
     assert config.log.level == "warning"
