@@ -42,6 +42,7 @@ help: ## list the targets
 	@echo
 	@echo '  make lab      SPEAKER=frr|exabgp FIB=vpp|kernel TABLE=FILE IPV4=N IPV6=N KEEP=1'
 	@echo '  make lab-vm   VPP_DEBS=DIR KEEP=1             make acceptance  VPP_DEBS=DIR ARGS="-k word"'
+	@echo '  make guest    VPP_DEBS=DIR ARGS="-k word"'
 	@echo '  make test     ARGS="-k word"      make bench  ONLY=name ROUTES_FILE=file      make lock  UPGRADE=1'
 
 .PHONY: lab
@@ -66,6 +67,11 @@ lab-vm-down: setup ## take down what make lab-vm KEEP=1 left up
 acceptance: PACKAGES += $(VM_PACKAGES)
 acceptance: setup ## the playbooks against a virtual POP host: 45 minutes without KVM; VPP_DEBS=DIR forwards with VPP
 	VPP_DEBS="$(VPP_DEBS)" $(BIN)/pytest tests/acceptance --timeout 3000 $(ARGS)
+
+.PHONY: guest
+guest: PACKAGES += $(VM_PACKAGES)
+guest: setup ## tests that need modules this kernel may lack, in a virtual machine: VPP_DEBS=DIR
+	$(BIN)/python tests/guest/machine.py $(if $(VPP_DEBS),--vpp-debs "$(VPP_DEBS)") $(ARGS)
 
 .PHONY: test
 test: lint ## lint, types, unit and integration tests

@@ -14,6 +14,7 @@ import time
 from collections.abc import AsyncIterator, Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from router_agent import __version__
 from router_agent.audit import Audit, AuditBrokenOffError
@@ -24,6 +25,7 @@ from router_agent.config import (
     KernelFeedConfig,
     KernelFibConfig,
     PipelineConfig,
+    VppFibConfig,
 )
 from router_agent.control import ControlServer, RefusedError
 from router_agent.feeds.feed import Feed
@@ -47,6 +49,9 @@ from router_agent.observe.answers import (
 from router_agent.pipeline import Pipeline
 from router_agent.systemd import Notifier
 
+if TYPE_CHECKING:
+    from router_agent.mirror.mirror import Mirror
+
 _log = logging.getLogger(__name__)
 
 _STATUS_SECONDS = 5.0
@@ -60,6 +65,7 @@ class _Running:
     config: PipelineConfig
     pipeline: Pipeline
     audit: Audit
+    mirror: Mirror | None
 
 
 class Agent:
@@ -91,6 +97,11 @@ class Agent:
             ]
             running += [
                 tasks.create_task(r.audit.run(), name=f"audit {r.pipeline.name}") for r in self._running
+            ]
+            running += [
+                tasks.create_task(r.mirror.run(), name=f"mirror {r.pipeline.name}")
+                for r in self._running
+                if r.mirror is not None
             ]
             running.append(tasks.create_task(self._beat(), name="watchdog"))
             self._notifier.ready()
@@ -207,7 +218,7 @@ def _start(config: PipelineConfig, observer: Callable[[], None]) -> _Running:
         repair=config.audit.action == "repair",
         full_reading_seconds=config.audit.full_reading_seconds,
     )
-    return _Running(config, pipeline, audit)
+    return _Running(config, pipeline, audit, _mirror(config))
 
 
 def _pipeline(config: PipelineConfig, observer: Callable[[], None]) -> Pipeline:
@@ -217,6 +228,21 @@ def _pipeline(config: PipelineConfig, observer: Callable[[], None]) -> Pipeline:
         fib=_fib(config),
         tables=config.tables,
         observer=observer,
+    )
+
+
+def _mirror(config: PipelineConfig) -> Mirror | None:
+    """Return the mirror of the interfaces of a pipeline into VPP, None when none is asked for."""
+    if not isinstance(config.fib, VppFibConfig) or not config.fib.mirror:
+        return None
+    from router_agent.mirror.mirror import Mirror
+
+    return Mirror(
+        name=config.name,
+        api_socket=config.fib.api_socket,
+        namespace=config.feed.namespace if isinstance(config.feed, KernelFeedConfig) else None,
+        aspects=config.fib.mirror,
+        tables=config.tables,
     )
 
 

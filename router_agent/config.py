@@ -27,6 +27,7 @@ from pydantic import (
 )
 from pydantic_core import ErrorDetails, PydanticCustomError
 
+from router_agent.mirror.aspects import Aspect
 from router_agent.model import MAIN_TABLE
 
 FILE_LIMIT = 1 << 20
@@ -172,6 +173,12 @@ def _distinct_numbers(numbers: tuple[int, ...]) -> tuple[int, ...]:
     if len(set(numbers)) != len(numbers):
         raise _refuse("each number once")
     return numbers
+
+
+def _distinct_aspects(aspects: tuple[Aspect, ...]) -> tuple[Aspect, ...]:
+    if len(set(aspects)) != len(aspects):
+        raise _refuse("each of them once")
+    return aspects
 
 
 def _distinct_interfaces(names: dict[str, str]) -> dict[str, str]:
@@ -336,7 +343,18 @@ class VppFibConfig(_Model):
         default_factory=dict,
         description="Control-plane interface to VPP interface, or `auto`: linux-cp's pairs, followed live.",
     )
+    mirror: Annotated[tuple[Aspect, ...], AfterValidator(_distinct_aspects)] = Field(
+        default=(),
+        description="What of paired interfaces VPP is given as Linux has it: `links`, `addresses`, `vlans`, "
+        "`vrfs`, `mpls`; nothing where VPP's own configuration owns them.",
+    )
     window: Window = Field(default=16_384, description="Most requests that are unanswered at any time.")
+
+    @model_validator(mode="after")
+    def _mirror_pairs_only(self) -> VppFibConfig:
+        if self.mirror and self.interfaces != "auto":
+            raise _refuse("interfaces: auto beside mirror: only linux-cp's pairs can be mirrored")
+        return self
 
 
 FeedConfig: TypeAlias = Annotated[KernelFeedConfig | ExabgpFeedConfig, Field(discriminator="kind")]

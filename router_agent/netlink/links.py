@@ -13,6 +13,8 @@ from router_agent.netlink import constants as c
 from router_agent.netlink.messages import NetlinkDecodeError, attribute_map, u32_of
 
 _IFINFOMSG = struct.Struct("=BxHiII")  # family, type, index, flags, change mask
+_VLAN = struct.Struct("=H")
+_DOT1Q = b"\x81\x00"
 _IFADDRMSG = struct.Struct("=BBBBI")  # family, prefix length, flags, scope, index
 
 LINK_REQUEST = _IFINFOMSG.pack(0, 0, 0, 0, 0)
@@ -32,11 +34,17 @@ class LinkState:
         link: the link.
         running: has carrier or is operational; the kernel drops next-hop objects of a link that is neither.
         master: ifindex of the bridge, bond or VRF it belongs to; 0 for none.
+        lower: ifindex of the interface it is above, in its own namespace; 0 for none.
+        vlan: VLAN id of an 802.1Q device; None for other links.
+        vrf_table: table of a VRF device; 0 for other links.
     """
 
     link: Link
     running: bool
     master: int
+    lower: int = 0
+    vlan: int | None = None
+    vrf_table: int = 0
 
 
 def parse_link(body: bytes) -> LinkState | None:
@@ -60,7 +68,23 @@ def parse_link(body: bytes) -> LinkState | None:
         mtu=u32_of(found[c.IFLA_MTU]) if c.IFLA_MTU in found else 0,
     )
     master = u32_of(found[c.IFLA_MASTER]) if c.IFLA_MASTER in found else 0
-    return LinkState(link, bool(flags & (c.IFF_RUNNING | c.IFF_LOWER_UP)), master)
+    lower = u32_of(found[c.IFLA_LINK]) if c.IFLA_LINK in found and c.IFLA_LINK_NETNSID not in found else 0
+    running = bool(flags & (c.IFF_RUNNING | c.IFF_LOWER_UP))
+    return LinkState(link, running, master, lower, *_parse_kind(found.get(c.IFLA_LINKINFO, b"")))
+
+
+def _parse_kind(info: bytes) -> tuple[int | None, int]:
+    """Return the VLAN id and the VRF table of a link's IFLA_LINKINFO, None and 0 for other kinds."""
+    found = attribute_map(info, 0)
+    kind = found.get(c.IFLA_INFO_KIND, b"").rstrip(b"\0")
+    if kind not in (b"vlan", b"vrf"):
+        return None, 0
+    data = attribute_map(found.get(c.IFLA_INFO_DATA, b""), 0)
+    if kind == b"vrf":
+        return None, u32_of(data[c.IFLA_VRF_TABLE]) if c.IFLA_VRF_TABLE in data else 0
+    if data.get(c.IFLA_VLAN_PROTOCOL, _DOT1Q) != _DOT1Q or len(data.get(c.IFLA_VLAN_ID, b"")) != 2:
+        return None, 0
+    return int(_VLAN.unpack(data[c.IFLA_VLAN_ID])[0]), 0
 
 
 def parse_address(body: bytes) -> tuple[int, bytes, int]:

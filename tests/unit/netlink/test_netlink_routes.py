@@ -356,7 +356,7 @@ ALL_BYTES = bytes.fromhex("".join(e["hex"] for e in RECORDED["events"])) + dump(
 ROUTE_MESSAGES = only_routes(ALL_BYTES)
 
 
-@settings(max_examples=300)
+@settings(max_examples=300, deadline=None)
 @given(st.data())
 def test_damaged_messages_end_in_columns_or_a_decode_error(data: st.DataObject) -> None:
     numbers = data.draw(st.lists(st.integers(0, len(ROUTE_MESSAGES) - 1), min_size=1, max_size=5))
