@@ -1,8 +1,9 @@
 """A session with a running VPP: small calls and events through vpp_papi, bulk through a raw stream.
 
-Two connections to one API socket. The first is vpp_papi's own: it blocks and has a thread, so calls run in an
+Connections to one API socket. The first is vpp_papi's own: it blocks and has a thread, so calls run in an
 executor and are serialised; message layouts, ids and CRCs come from the VPP that answers (``bootstrapapi``),
-never from files. The second is a `Stream`, handshaken here with messages vpp_papi packs.
+never from files. The second is a `Stream`, handshaken here with messages vpp_papi packs. Whoever must not
+wait behind it has a stream of its own: VPP takes some 4 KiB from each connection in turn.
 
 Definitions of types are global in vpp_papi and keyed by name only. An agent outlives the VPP it serves, so
 when a VPP with another message table answers, they are forgotten and learned anew.
@@ -39,6 +40,8 @@ _SOCKCLNT_CREATE_REPLY = 16
 other ids known."""
 
 Event = Callable[[str, Any], None]
+Answer = Callable[[int, bytes], None]
+"""Called with the message id and the bytes of an answer, message id included."""
 T = TypeVar("T")
 
 _definitions = threading.Lock()
@@ -88,7 +91,8 @@ class VppSession:
         self._executor = ThreadPoolExecutor(max_workers=1, thread_name_prefix="vpp-papi")
         try:
             connection, self._stream_client, table = await self._run(self._shake_hands)
-            self._stream = Stream(connection, self._path, self._foreign)
+            foreign = functools.partial(self._foreign, self._stream_client, None)
+            self._stream = Stream(connection, self._path, foreign)
             self._client = await self._run(functools.partial(self._connect_papi, table))
             self.version = (await self.call("show_version")).version
         except BaseException:
@@ -193,8 +197,22 @@ class VppSession:
         answer = await self.call("cli_inband", cmd=command)
         return str(answer.reply)
 
-    async def open_side_stream(self) -> tuple[Stream, int]:
+    async def wait_lost(self) -> None:
+        """Return when VPP has closed a stream."""
+        streams = [self.stream, *(stream for stream, _ in self._side_streams)]
+        lost = [asyncio.shield(stream.lost) for stream in streams]
+        try:
+            await asyncio.wait(lost, return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            for each in lost:
+                each.cancel()
+
+    async def open_side_stream(self, on_answer: Answer | None = None) -> tuple[Stream, int]:
         """Open one more bulk connection, whose requests wait behind nobody else's; it ends with the session.
+
+        Args:
+            on_answer: called with what VPP sends between operations, keepalives aside: with the answers to
+                requests that were posted.
 
         Returns:
             The stream, and the client index its requests carry (``client_index`` of `pack`).
@@ -203,7 +221,7 @@ class VppSession:
             FibError: VPP does not take it.
         """
         connection, index, _ = await self._run(self._shake_hands)
-        side = Stream(connection, self._path, self._foreign)
+        side = Stream(connection, self._path, functools.partial(self._foreign, index, on_answer))
         self._side_streams.append((side, index))
         return side, index
 
@@ -329,11 +347,14 @@ class VppSession:
         with contextlib.suppress(RuntimeError):
             executor.submit(client.transport.write, answer)
 
-    def _foreign(self, number: int, message: bytes) -> bytes | None:
-        """Answer what VPP says unasked on the stream: a keepalive; anything else is dropped, with a note."""
+    def _foreign(self, index: int, on_answer: Answer | None, number: int, message: bytes) -> bytes | None:
+        """Answer what VPP says unasked on a stream: a keepalive; anything else is dropped, with a note."""
         if self._client is not None and number == self._message_id("memclnt_keepalive"):
             fields, _ = self._client.messages["memclnt_keepalive"].unpack(message)
-            return framed(self.pack("memclnt_keepalive_reply", context=fields.context))
+            return framed(self.pack("memclnt_keepalive_reply", client_index=index, context=fields.context))
+        if on_answer is not None:
+            on_answer(number, message)
+            return None
         log.debug("message %d of %d bytes on the bulk stream was not asked for", number, len(message))
         return None
 

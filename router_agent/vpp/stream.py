@@ -199,6 +199,33 @@ class Stream:
                 if not ended and not batch:
                     await self._wait(writable=bool(unsent))
 
+    def post(self, data: bytes) -> None:
+        """Send framed requests at once, ahead of everything that waits; their answers go to `foreign`.
+
+        What the socket does not take now follows as it does, so the caller bounds what is unanswered. Not for
+        use while an operation is under way.
+
+        Raises:
+            FibLostError: VPP went away.
+        """
+        self.check()
+        if self._busy:
+            raise AssertionError("requests posted within another operation on the same stream")
+        self._urgent.append(data)
+        self._flush()
+
+    def _flush(self) -> None:
+        rest = self._send(memoryview(b""))
+        self._loop.remove_writer(self._socket)
+        if rest:
+            # The first bytes of a message are out: the rest of it goes before anything else.
+            self._urgent.insert(0, bytes(rest))
+            self._loop.add_writer(self._socket, self._flush_later)
+
+    def _flush_later(self) -> None:
+        with contextlib.suppress(FibLostError):
+            self._flush()
+
     def hand_to_foreign(self, frames: Frames) -> None:
         """Pass messages that are no answer of ours to the handler."""
         for row, number in zip(frames.rows, frames.message_ids.tolist(), strict=True):
@@ -353,6 +380,7 @@ class Stream:
     def _exclusive(self) -> Iterator[None]:
         """Take the socket from the idle watch; close it when what is done with it ends midway."""
         self._loop.remove_reader(self._socket)
+        self._loop.remove_writer(self._socket)
         self._busy = True
         try:
             yield
@@ -399,9 +427,7 @@ class Stream:
             for frames in self._split(data):
                 self.hand_to_foreign(frames)
             self._consumed()
-            rest = self._send(memoryview(b""))
-            if rest:
-                self._urgent.insert(0, bytes(rest))
+            self._flush()
 
 
 def framed(message: bytes) -> bytes:
