@@ -30,6 +30,7 @@ from router_agent.model import (
     Changes,
     Family,
     Link,
+    Mask,
     Neighbour,
     Reason,
     RouteBatch,
@@ -139,6 +140,7 @@ class Pipeline:
         self._neighbours_dirty: set[tuple[int, bytes]] = set()
         self._following = False
         self._reread = False
+        self._sweep_paths = False
         self._resynced: asyncio.Future[None] | None = None
         self._oldest: float | None = None
         self._wake = asyncio.Event()
@@ -184,10 +186,13 @@ class Pipeline:
     def paths_changed(self, paths: U32) -> None:
         """See `Sink`."""
         void = np.array([p for p in paths if self.feed.resolve(int(p)) is None], np.uint32)
+        self._repoint(paths)
         moved = self._translation.refresh(paths)
         for reconciler in self.reconcilers.values():
-            self._touch(reconciler, reconciler.rib.using(moved))
-            self._touch(reconciler, reconciler.rib.purge(void))
+            if len(moved):
+                self._touch(reconciler, reconciler.rib.using(moved))
+            if len(void):
+                self._touch(reconciler, reconciler.rib.purge(void))
 
     def links(self, links: Sequence[Link], removed: Sequence[int]) -> None:
         """See `Sink`."""
@@ -204,6 +209,8 @@ class Pipeline:
             if self.neighbours_known.get(key) != neighbour.mac:
                 self.neighbours_known[key] = neighbour.mac
                 self._neighbours_dirty.add(key)
+        if removed:
+            self.fib.neighbours_lost(removed)
         for neighbour in removed:
             key = (neighbour.interface, neighbour.address)
             if self.neighbours_known.pop(key, None) is not None:
@@ -294,6 +301,7 @@ class Pipeline:
                 )
             await self._learn_covered()
             await self._pass_everything()
+            await self._forget_unused_targets()
             self._finish_resync()
             self.in_sync_since = time.monotonic()
             self._enter(State.IN_SYNC)
@@ -307,6 +315,7 @@ class Pipeline:
                     await self._pass_everything()
                     self._finish_resync()
                 await self._pass_touched()
+                await self._forget_unused_targets()
 
     def _finish_resync(self) -> None:
         if self._reread and self._resynced is not None:
@@ -408,13 +417,33 @@ class Pipeline:
         async with self._fib_free:
             await self.fib.write_neighbours(learned, removed)
 
-    def _translate(self, path: int) -> int | Reason:
+    def _repoint(self, paths: U32) -> None:
+        """Let the FIB's path ids follow what these path ids lead to now, before any route is looked at.
+
+        A FIB path id follows when every path id that has it, and that routes have, leads to the same.
+        """
+        for number, sharing in self._translation.sharing(paths):
+            wanted = {self.feed.resolve(path) for path in sharing.tolist()}
+            if len(wanted) > 1:
+                wanted = {self.feed.resolve(path) for path in self._used(sharing)}
+            if len(wanted) != 1:
+                continue
+            path_set = wanted.pop()
+            if path_set is not None and path_set.type in FORWARDED_TYPES:
+                self.fib.repoint(number, path_set)
+
+    def _used(self, paths: U32) -> list[int]:
+        """Return those of the feed's path ids that routes have."""
+        in_use = self._paths_in_use()
+        return [path for path in paths.tolist() if in_use[path]]
+
+    def _translate(self, path: int, before: int) -> int | Reason:
         path_set = self.feed.resolve(path)
         if path_set is None:
             return ABSENT
         if path_set.type not in FORWARDED_TYPES:
             return Reason.UNSUPPORTED_TYPE
-        return self.fib.path_id(path_set)
+        return self.fib.path_id(path_set, before)
 
     def _fib_changed(self) -> None:
         self._translate_anew()
@@ -427,12 +456,29 @@ class Pipeline:
             self._touch(reconciler, reconciler.rib.using(moved))
 
     def _forget_unused_paths(self) -> None:
+        in_use = self._paths_in_use()
+        self.feed.retain(in_use)
+        self._translation.forget(in_use)
+        self._sweep_paths = True
+
+    def _paths_in_use(self) -> Mask:
         limit = self.feed.path_limit
         in_use = np.zeros(limit, np.bool_)
         for reconciler in self.reconcilers.values():
             in_use |= reconciler.rib.paths_in_use(limit)
-        self.feed.retain(in_use)
-        self._translation.forget(in_use)
+        return in_use
+
+    async def _forget_unused_targets(self) -> None:
+        """After a clean snapshot, when all is written: let the FIB forget the path ids that nothing has."""
+        if not self._sweep_paths or any(r.pending for r in self.reconcilers.values()):
+            return
+        async with self._fib_free:
+            in_use = np.zeros(self.fib.path_limit, np.bool_)
+            self._translation.mark_wanted(in_use)
+            for reconciler in self.reconcilers.values():
+                reconciler.mark_held(in_use)
+            self._sweep_paths = False
+            await self.fib.retain_paths(in_use)
 
     def _touch(self, reconciler: Reconciler, keys: U64) -> None:
         # Before the first pass over everything there is nothing to remember: it looks at every prefix.

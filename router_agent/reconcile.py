@@ -46,12 +46,12 @@ class Translation:
 
     Args:
         translate: gives the FIB's path id of a feed path id, `ABSENT` when the path set leads nowhere, or
-            why the FIB cannot hold it.
+            why the FIB cannot hold it. Its second argument is the FIB's path id so far, `ABSENT` for none.
     """
 
     _UNKNOWN = np.int32(np.iinfo(np.int32).min)
 
-    def __init__(self, translate: Callable[[int], int | Reason]) -> None:
+    def __init__(self, translate: Callable[[int, int], int | Reason]) -> None:
         self._translate = translate
         self._ids: I32 = np.full(64, self._UNKNOWN, np.int32)
         self._ids[ABSENT] = ABSENT
@@ -65,7 +65,7 @@ class Translation:
         unknown = ids == self._UNKNOWN
         if unknown.any():
             for path in np.unique(paths[unknown]):
-                self._ids[path] = self._look_up(int(path))
+                self._ids[path] = self._look_up(int(path), ABSENT)
             ids = self._ids[paths]
         return ids
 
@@ -75,7 +75,8 @@ class Translation:
         known = known[known != ABSENT]
         if paths is not None:
             known = known[np.isin(known, paths)]
-        now = np.array([self._look_up(int(path)) for path in known], np.int32)
+        before = np.maximum(self._ids[known], ABSENT).tolist()
+        now = np.array(list(map(self._look_up, known.tolist(), before)), np.int32)
         changed: U32 = known[self._ids[known] != now]
         self._ids[known] = now
         return changed
@@ -90,8 +91,19 @@ class Translation:
         """Forget everything: the FIB was opened anew."""
         self._ids[1:] = self._UNKNOWN
 
-    def _look_up(self, path: int) -> int:
-        answer = self._translate(path)
+    def sharing(self, paths: U32) -> Iterator[tuple[int, U32]]:
+        """Yield the FIB path ids of some feed path ids, each with all feed path ids that have it."""
+        known = paths[paths < len(self._ids)]
+        for number in np.unique(self._ids[known]):
+            if number > ABSENT:
+                yield int(number), np.flatnonzero(self._ids == number).astype(np.uint32)
+
+    def mark_wanted(self, in_use: Mask) -> None:
+        """Mark the FIB path ids that feed path ids lead to, in a column by id."""
+        in_use[self._ids[self._ids > ABSENT]] = True
+
+    def _look_up(self, path: int, before: int) -> int:
+        answer = self._translate(path, before)
         return -1 - REASONS.index(answer) if isinstance(answer, Reason) else answer
 
     def _reach(self, path: int) -> None:
@@ -286,6 +298,11 @@ class Reconciler:
             rows = self.refused.find_or_insert(changes.keys[failures.rows])
             self.refused["path"][rows] = changes.paths[failures.rows]
             self.refused["code"][rows] = failures.codes
+
+    def mark_held(self, in_use: Mask) -> None:
+        """Mark the FIB path ids that the FIB holds or refused, in a column by id."""
+        for table in (self.held, self.refused):
+            in_use[table["path"][table.rows()]] = True
 
     def refusal(self, key: U64) -> Refusal | None:
         """Return the refusal of one key (shape (1, width)), if there is one."""

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from typing import Protocol
 
 from router_agent.model import (
+    ABSENT,
     I64,
     U32,
     U64,
@@ -110,11 +111,36 @@ class Fib(Protocol):
             FibLostError: some changes may have been made and some not.
         """
 
-    def path_id(self, wanted: PathSet) -> int | Reason:
+    def path_id(self, wanted: PathSet, current: int = ABSENT) -> int | Reason:
         """Translate the control plane's path set into an id of this FIB, or say why it cannot be held.
 
         The answer holds until `links` returns True or what was given to `on_change` is called.
+
+        Args:
+            wanted: the path set.
+            current: the id it had, if any: the answer when that still stands for the same.
         """
+
+    def repoint(self, number: int, wanted: PathSet) -> bool:
+        """Let an id of this FIB stand for another path set, whatever routes have it.
+
+        Nothing is waited for: the FIB is told at once, ahead of routes. False when it cannot be done so, and
+        the routes have to be written.
+        """
+
+    async def retain_paths(self, in_use: Mask) -> None:
+        """Forget the ids that are not marked, so that they can be given again.
+
+        Args:
+            in_use: by id; those beyond its end are kept.
+
+        Raises:
+            FibLostError: the FIB went away.
+        """
+
+    @property
+    def path_limit(self) -> int:
+        """One more than the largest id ever in use, for arrays indexed by it."""
 
     def path_set(self, number: int) -> PathSet:
         """Return a path set by id, in this FIB's terms (its own interface numbers)."""
@@ -130,6 +156,9 @@ class Fib(Protocol):
 
     def on_change(self, changed: Callable[[], None]) -> None:
         """Have this called whenever `path_id` may answer differently for reasons of the FIB's own."""
+
+    def neighbours_lost(self, lost: Sequence[Neighbour]) -> None:
+        """Take note at once of neighbours that went, which `write_neighbours` will be told as well."""
 
     async def write_neighbours(self, learned: Sequence[Neighbour], removed: Sequence[Neighbour]) -> None:
         """Copy neighbours, in control-plane interface numbers; unknown interfaces are passed over."""

@@ -326,8 +326,17 @@ class KernelFib:
 
     # -- paths and interfaces --------------------------------------------------------------------
 
-    def path_id(self, wanted: PathSet) -> int | Reason:
+    def repoint(self, number: int, wanted: PathSet) -> bool:
+        """See `Fib`. Routes have their paths themselves here, so they have to be written."""
+        del number, wanted
+        return False
+
+    async def retain_paths(self, in_use: Mask) -> None:
+        """See `Fib`. Path sets are few, and kept."""
+
+    def path_id(self, wanted: PathSet, current: int = ABSENT) -> int | Reason:
         """See `Fib`. A path without interface gets the one that the kernel reaches its gateway by."""
+        del current  # an id stands for the same for ever here
         if wanted.type is not RouteType.UNICAST:
             return self._sets.id(PathSet(wanted.type))
         legs: list[Path] = []
@@ -342,6 +351,11 @@ class KernelFib:
             return Reason.OVER_CAPACITY
         simplest = unicast(legs)
         return self._sets.id(simplest) if simplest else Reason.UNRESOLVED_NEXT_HOP
+
+    @property
+    def path_limit(self) -> int:
+        """See `Fib`."""
+        return self._sets.limit
 
     def path_set(self, number: int) -> PathSet:
         """See `Fib`."""
@@ -402,6 +416,9 @@ class KernelFib:
 
     def on_change(self, changed: Callable[[], None]) -> None:
         """See `Fib`: nothing but `links` changes what a path means here."""
+
+    def neighbours_lost(self, lost: Sequence[Neighbour]) -> None:
+        """See `Fib`. The kernel looks at its neighbours itself."""
 
     async def write_neighbours(self, learned: Sequence[Neighbour], removed: Sequence[Neighbour]) -> None:
         """See `Fib`. Written as permanent and marked with our protocol id; without interface map, none."""

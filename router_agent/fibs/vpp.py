@@ -10,6 +10,10 @@ Interfaces. Path sets of the control plane name kernel interfaces; the construct
 of linux-cp, say which VPP interface stands for each (`router_agent.vpp.interfaces`). In path sets of this FIB
 an interface is its sw_if_index + 1.
 
+Recursion. With ``recursion`` routes with gateways lead through entries of next-hop tables of our own, one a
+path set (`router_agent.vpp.entries`): what a path set leads to is then changed by one request, sent ahead of
+everything else.
+
 Forwarding without addresses. A mirrored port has its addresses in the control plane, not in VPP, and VPP
 drops IP packets on an interface that IP is not enabled on; `router_agent.vpp.ports` says how it is enabled.
 Routes need no address either: their paths are attached next hops (sw_if_index and gateway), and the rewrite
@@ -41,6 +45,7 @@ from router_agent.model import (
     Family,
     Interner,
     Link,
+    Mask,
     Neighbour,
     Path,
     PathSet,
@@ -48,10 +53,14 @@ from router_agent.model import (
     RouteType,
     prefixes_of,
 )
+from router_agent.vpp.entries import Entries
 from router_agent.vpp.interfaces import MESSAGES as INTERFACE_MESSAGES
 from router_agent.vpp.interfaces import Interfaces
+from router_agent.vpp.legs import LegsInUse
 from router_agent.vpp.lookups import RouteLookups, beneath, entries_by_length
 from router_agent.vpp.neighbours import Connected, Entry, Refused, VppNeighbours
+from router_agent.vpp.next_hops import DEFAULT_TABLE, NextHopTables, find_tables, make_tables
+from router_agent.vpp.numbering import Numbering
 from router_agent.vpp.ownership import Ownership
 from router_agent.vpp.routes import MOST_LABELS, MOST_PATHS, RouteCodec, normal_weights
 from router_agent.vpp.session import VppSession
@@ -100,6 +109,9 @@ class VppFib:
         source_priority: its priority; must lie between interface and API sources, as must the next one.
         window: most requests unanswered at any time.
         tables: (family, VPP table id) pairs the routes go to; created where they do not exist.
+        recursion: whether routes lead through entries of next-hop tables. What was written the other way is
+            understood, and rewritten as it is wanted.
+        recursion_table: VPP table id of the next-hop tables; the next free one where it is taken.
 
     Raises:
         FibError: an argument is out of range.
@@ -117,6 +129,8 @@ class VppFib:
         source_priority: int = DEFAULT_PRIORITY,
         window: int = DEFAULT_WINDOW,
         tables: Sequence[tuple[Family, int]] = ((Family.IPV4, 0), (Family.IPV6, 0)),
+        recursion: bool = False,
+        recursion_table: int = DEFAULT_TABLE,
     ) -> None:
         _check_arguments(source_name, source_priority, window)
         self._source_name = source_name
@@ -127,11 +141,17 @@ class VppFib:
         self._ownership = Ownership(api_socket, source_name)
         name = f"router-agent:{source_name}"[:_NAME_BYTES]
         self._session = VppSession(api_socket=api_socket, name=name, on_event=self._on_event)
-        self._interner: Interner[PathSet] = Interner()
+        self._recursion_table = recursion_table
+        self._legs = LegsInUse()
+        self._entries = Entries(recursion=recursion, in_use=self._legs.of)
+        self._next_hops: NextHopTables | None = None
+        self._sets: Interner[PathSet] = Interner()
+        """The paths that routes themselves have in VPP."""
+        self._numbering = Numbering(self._entries, self._sets)
         self._codec: RouteCodec | None = None
         self._lookups: RouteLookups | None = None
         self._neighbour_fib: VppNeighbours | None = None
-        self._connected = Connected(self._interner)
+        self._connected = Connected(self._sets)
         self._neighbours: dict[tuple[int, bytes], bytes] = {}
         """Wanted: (control-plane ifindex, address) to MAC."""
         self._neighbours_settled = True
@@ -167,6 +187,7 @@ class VppFib:
             self._revived.clear()
             self._dead = dead_interfaces(await self._session.cli("show fib paths"))
             await self._learn_neighbours()
+            await self._learn_entries()
             if self._interfaces.paired:
                 self._pairs_watch = asyncio.create_task(self._watch_pairs(), name="linux-cp pairs")
         except BaseException:
@@ -207,6 +228,7 @@ class VppFib:
         Raises:
             FibLostError: VPP went away; nothing was yielded.
         """
+        await self._open_next_hops().read(family)
         chunks = await self._open_codec().read(family, table)
         if self._dead and (family, table) not in self._revived:
             chunks = await self._revive(family, table, chunks)
@@ -218,7 +240,7 @@ class VppFib:
         chunks.clear()
         if self._connected.note(family, table, keys, paths):
             self._neighbours_settled = False
-        yield FibRoutes(family, table, keys, paths)
+        yield FibRoutes(family, table, keys, self._numbering.from_codec(family, paths))
 
     async def look_up(self, family: Family, table: int, keys: U64) -> LookedUp:
         """Return what VPP holds for these keys; see `Fib` and `router_agent.vpp.lookups`.
@@ -226,7 +248,9 @@ class VppFib:
         Raises:
             FibLostError: VPP went away.
         """
-        return await self._open_lookups().look_up(family, table, keys)
+        found = await self._open_lookups().look_up(family, table, keys)
+        found.paths = self._numbering.from_codec(family, found.paths)
+        return found
 
     async def entries(self, family: Family, table: int) -> I64:
         """Return VPP's own count of entries by prefix length, which it keeps: no table is walked for it.
@@ -234,6 +258,7 @@ class VppFib:
         Raises:
             FibLostError: VPP went away.
         """
+        await self._open_next_hops().read(family)
         summary = await self._session.cli(f"show {_cli_family(family)} fib table {table} summary")
         return entries_by_length(summary, family)
 
@@ -249,7 +274,7 @@ class VppFib:
             listing = await self._session.cli(f"show {_cli_family(family)} fib table {table} {prefix}")
             found = beneath(listing, self._source_name, interfaces)
             if found is not None:
-                paths[row] = self._interner.id(found)
+                paths[row] = self._entries.id_of_direct(found)
         return paths
 
     async def write(self, changes: Changes) -> Failures:
@@ -261,36 +286,51 @@ class VppFib:
         if not len(changes):
             return Failures()
         family, table = changes.family, changes.table
-        answers = await self._open_codec().write(family, table, changes.keys, changes.paths, self._window)
-        refused = np.flatnonzero(answers)
+        refused = await self._open_next_hops().prepare(family, changes.paths)
+        if refused:
+            return await self._write_rest(changes, refused)
+        paths = self._numbering.to_codec(family, changes.paths)
+        answers = await self._open_codec().write(family, table, changes.keys, paths, self._window)
+        rows = np.flatnonzero(answers)
         taken = answers == 0
-        if self._connected.note(family, table, changes.keys[taken], changes.paths[taken]):
+        if self._connected.note(family, table, changes.keys[taken], paths[taken]):
             self._neighbours_settled = False
         await self._settle_neighbours()
-        return Failures(rows=refused, codes=answers[refused])
+        return Failures(rows=rows, codes=answers[rows])
 
-    def path_id(self, wanted: PathSet) -> int | Reason:
+    def path_id(self, wanted: PathSet, current: int = ABSENT) -> int | Reason:
         """Translate a path set of the control plane, or say why VPP cannot hold it."""
-        if wanted.type in (RouteType.BLACKHOLE, RouteType.UNREACHABLE, RouteType.PROHIBIT):
-            return self._interner.id(PathSet(wanted.type))
-        if wanted.type is not RouteType.UNICAST:
-            return Reason.UNSUPPORTED_TYPE
-        if not wanted.paths:
-            return Reason.UNRESOLVED_NEXT_HOP
-        legs: list[Path] = []
-        for path in wanted.paths:
-            leg = self._leg(path)
-            if isinstance(leg, Reason):
-                return leg
-            legs.append(leg)
-        paths = normal_weights(tuple(legs))
-        if len(paths) > MOST_PATHS:
-            return Reason.OVER_CAPACITY
-        return self._interner.id(PathSet(RouteType.UNICAST, paths))
+        paths = self._in_vpp_terms(wanted)
+        return paths if isinstance(paths, Reason) else self._entries.id(paths, current)
+
+    def repoint(self, number: int, wanted: PathSet) -> bool:
+        """Let a path id stand for another path set; its entries are written at once."""
+        paths = self._in_vpp_terms(wanted)
+        if isinstance(paths, Reason) or not self._entries.replace(number, paths):
+            return False
+        self._post_entries()
+        return True
+
+    async def retain_paths(self, in_use: Mask) -> None:
+        """Forget the path ids that are not marked, and remove their entries.
+
+        Raises:
+            FibLostError: VPP went away.
+        """
+        next_hops = self._open_next_hops()
+        await next_hops.settled()
+        await next_hops.remove(self._entries.release(in_use))
+        if not self._entries.recursion and next_hops.tables and not self._entries.held():
+            await next_hops.remove_tables()
+
+    @property
+    def path_limit(self) -> int:
+        """See `Fib`."""
+        return self._entries.limit
 
     def path_set(self, number: int) -> PathSet:
         """Return a path set by id, in VPP's terms."""
-        return self._interner[number]
+        return self._entries.paths(number)
 
     def interface_name(self, interface: int) -> str:
         """Return VPP's name of an interface number (sw_if_index + 1)."""
@@ -310,10 +350,22 @@ class VppFib:
     def links(self, links: Sequence[Link], removed: Sequence[int]) -> bool:
         """Take note of control-plane interfaces; True when `path_id` may now answer differently."""
         self._pairs_doubtful.set()
-        if not self._interfaces.links(links, removed):
-            return False
-        self._neighbours_settled = False
-        return True
+        changed = self._interfaces.links(links, removed)
+        self._legs.note_links(links, removed)
+        self._match_legs()
+        if changed:
+            self._neighbours_settled = False
+        return changed
+
+    def neighbours_lost(self, lost: Sequence[Neighbour]) -> None:
+        """See `Fib`: entries leave out the legs by these neighbours."""
+        translation = self._interfaces.translation()
+        for neighbour in lost:
+            self._neighbours.pop((neighbour.interface, neighbour.address), None)
+        self._legs.lose_neighbours(
+            (translation[n.interface], n.address) for n in lost if n.interface in translation
+        )
+        self._post_entries()
 
     async def write_neighbours(self, learned: Sequence[Neighbour], removed: Sequence[Neighbour]) -> None:
         """Copy neighbours; those of unknown interfaces wait until the interface is known.
@@ -347,10 +399,11 @@ class VppFib:
         hosts = self._connected.hosts(wanted)
         await fib.remove_hosts([host for host in fib.hosts if host not in hosts])
         await fib.program(wanted, hosts, gone=gone)
+        self._match_neighbours()
 
     async def wait_lost(self) -> None:
         """Return when VPP has gone away, or an interface we use came, went or changed its number."""
-        lost = asyncio.ensure_future(asyncio.shield(self._session.stream.lost))
+        lost = asyncio.ensure_future(self._session.wait_lost())
         changed = asyncio.ensure_future(self._interfaces_changed.wait())
         try:
             await asyncio.wait((lost, changed), return_when=asyncio.FIRST_COMPLETED)
@@ -358,13 +411,29 @@ class VppFib:
             lost.cancel()
             changed.cancel()
 
+    async def _write_rest(self, changes: Changes, refused: Mapping[int, int]) -> Failures:
+        """Write what does not lead through entries that VPP refuses; those rows fail as their entries did."""
+        lost: Mask = np.isin(changes.paths, list(refused))
+        rest: I64 = np.flatnonzero(~lost)
+        failures = await self.write(
+            Changes(
+                changes.family, changes.table, changes.keys[rest], changes.paths[rest], changes.held[rest]
+            )
+        )
+        rows: I64 = np.flatnonzero(lost)
+        codes = np.array([refused[number] for number in changes.paths[rows].tolist()], np.int32)
+        return Failures(
+            rows=np.concatenate((rest[failures.rows], rows)), codes=np.concatenate((failures.codes, codes))
+        )
+
     async def _revive(
         self, family: Family, table: int, chunks: Sequence[tuple[U64, U32]]
     ) -> list[tuple[U64, U32]]:
         """Take routes off dead paths, all of them before any is written anew; return what is left."""
-        now = np.arange(self._interner.limit, dtype=np.uint32)
-        for number, held in list(self._interner.items()):
-            now[number] = self._without_dead(number, held)
+        now = np.arange(self._sets.limit, dtype=np.uint32)
+        for number, held in list(self._sets.items()):
+            alive = self._without_dead(held)
+            now[number] = self._sets.id(alive) if alive.paths or alive == held else ABSENT
         left = []
         for keys, paths in chunks:
             kept = now[paths]
@@ -375,15 +444,13 @@ class VppFib:
             left.append((keys[kept != ABSENT], kept[kept != ABSENT]))
         return left
 
-    def _without_dead(self, number: int, paths: PathSet) -> int:
-        """Return the id of a path set without its dead legs; `ABSENT` when none is left."""
+    def _without_dead(self, paths: PathSet) -> PathSet:
+        """Return a path set without its dead legs."""
         legs = tuple(path for path in paths.paths if not self._is_dead(path))
-        if legs == paths.paths:
-            return number
-        return self._interner.id(PathSet(paths.type, legs)) if legs else ABSENT
+        return paths if legs == paths.paths else PathSet(paths.type, legs)
 
     def _is_dead(self, path: Path) -> bool:
-        if not path.interface:
+        if path.interface <= 0:
             return False
         return path.interface - 1 in self._dead or (ANY_ATTACHED in self._dead and not path.gateway)
 
@@ -397,10 +464,46 @@ class VppFib:
             raise FibError("the VPP FIB was not opened; call open() first")
         return self._lookups
 
+    def _open_next_hops(self) -> NextHopTables:
+        if self._next_hops is None:
+            raise FibError("the VPP FIB was not opened; call open() first")
+        return self._next_hops
+
     def _open_neighbours(self) -> VppNeighbours:
         if self._neighbour_fib is None:
             raise FibError("the VPP FIB was not opened; call open() first")
         return self._neighbour_fib
+
+    def _in_vpp_terms(self, wanted: PathSet) -> PathSet | Reason:
+        if wanted.type in (RouteType.BLACKHOLE, RouteType.UNREACHABLE, RouteType.PROHIBIT):
+            return PathSet(wanted.type)
+        if wanted.type is not RouteType.UNICAST:
+            return Reason.UNSUPPORTED_TYPE
+        if not wanted.paths:
+            return Reason.UNRESOLVED_NEXT_HOP
+        legs: list[Path] = []
+        for path in wanted.paths:
+            leg = self._leg(path)
+            if isinstance(leg, Reason):
+                return leg
+            legs.append(leg)
+        paths = normal_weights(tuple(legs))
+        if len(paths) > MOST_PATHS:
+            return Reason.OVER_CAPACITY
+        return PathSet(RouteType.UNICAST, paths)
+
+    def _match_legs(self) -> None:
+        self._legs.match(self._interfaces.translation())
+        self._post_entries()
+
+    def _match_neighbours(self) -> None:
+        wanted, held = self._wanted_neighbours(), self._open_neighbours().held
+        self._legs.note_neighbours(entry for entry in held if entry in wanted)
+        self._post_entries()
+
+    def _post_entries(self) -> None:
+        if self._next_hops is not None:
+            self._next_hops.post()
 
     def _leg(self, path: Path) -> Path | Reason:
         if path.tunnel or len(path.labels) > MOST_LABELS:
@@ -416,7 +519,17 @@ class VppFib:
         """Find or add the source of routes and, one priority below it, that of neighbours' host routes."""
         routes = await self._source(self._source_name, self._source_priority)
         hosts = await self._source(self._source_name + HOSTS_SUFFIX, self._source_priority + 1)
-        self._codec = RouteCodec(self._session, routes, self._interner)
+        tables = (
+            await make_tables(self._session, self._source_name, self._recursion_table)
+            if self._entries.recursion
+            else await find_tables(self._session, self._source_name)
+        )
+        self._entries.reset()
+        self._next_hops = NextHopTables(
+            self._session, routes, self._entries, tables, self._interfaces_changed.set
+        )
+        await self._next_hops.connect()
+        self._codec = RouteCodec(self._session, routes, self._sets, tables)
         self._neighbour_fib = VppNeighbours(self._session, hosts, self._window)
 
     async def _open_side_stream(self) -> None:
@@ -426,6 +539,24 @@ class VppFib:
         stream, index = await self._session.open_side_stream()
         priorities = {int(entry.src.id): int(entry.src.priority) for entry in sources}
         self._lookups = RouteLookups(self._session, stream, index, self._open_codec(), ours, priorities)
+
+    async def _learn_entries(self) -> None:
+        """Read the next-hop tables. Entries on deleted interfaces come off them before any is made anew."""
+        next_hops = self._open_next_hops()
+        for family in next_hops.tables:
+            await next_hops.read(family)
+        dead = [
+            (entry, alive)
+            for entry, held in self._entries.held().items()
+            if (alive := self._without_dead(held)) != held
+        ]
+        if not dead:
+            return
+        log.warning("taking %d next-hop entries off a deleted interface", len(dead))
+        await next_hops.take_off(dead)
+        self._entries.reset()
+        for family in next_hops.tables:
+            await next_hops.read(family)
 
     async def _source(self, name: str, priority: int) -> int:
         """Return the number of the source of a name, adding it when VPP has none."""
@@ -476,15 +607,18 @@ class VppFib:
                 return
             if self._interfaces.translation() != before:
                 self._neighbours_settled = False
+                self._match_legs()
                 self._changed()
 
     async def _learn_neighbours(self) -> None:
-        self._connected = Connected(self._interner)
+        self._connected = Connected(self._sets)
         self._learned_ports = self._interfaces.ports
         fib = self._open_neighbours()
         await fib.learn(self._learned_ports, self._tables)
         if self._dead:
             await fib.remove_hosts(fib.hosts)
+        self._legs.note_neighbours(fib.held)
+        self._legs.match(self._interfaces.translation())
         self._neighbours_settled = False
 
     def _on_event(self, name: str, fields: Any) -> None:
@@ -515,6 +649,7 @@ class VppFib:
         self._learned_ports = ports
         wanted = self._wanted_neighbours()
         await self._open_neighbours().program(wanted, self._connected.hosts(wanted), gone=gone)
+        self._match_neighbours()
 
 
 def refuse_linux_nl(plugins: str) -> None:

@@ -4,6 +4,9 @@ A route request is the same for every prefix of one path set, except for context
 vpp_papi packs one template per (path set, family, table), and NumPy copies it and patches the columns. The
 other way, the path part of the dump is taken apart once for each distinct sequence of bytes.
 
+A path may lead through an entry of a next-hop table (`router_agent.vpp.entries`): its interface is then
+`THROUGH_ENTRY` and its gateway the entry's address.
+
 Messages: ``ip_route_add_del_v2``, ``ip_route_v2_dump`` (src/vnet/ip/ip.api) and ``fib_path``
 (src/vnet/fib/fib_types.api). Interfaces in path sets are sw_if_index + 1, so that 0 can mean "VPP resolves
 the gateway itself", for which the API has sw_if_index ~0.
@@ -21,6 +24,7 @@ How path sets map, and what VPP makes of them:
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
 
@@ -51,6 +55,9 @@ from router_agent.vpp.stream import HEADER, Frames, ReplyLayout, framed
 NO_INTERFACE = 0xFFFFFFFF
 """``~0``: no sw_if_index."""
 
+THROUGH_ENTRY = -1
+"""In place of the interface of a path: it leads through an entry of the next-hop table of its family."""
+
 MOST_PATHS = 255
 """``n_paths`` is a u8."""
 
@@ -62,6 +69,7 @@ HEAVIEST = 255
 
 MESSAGES: dict[str, tuple[str, ...]] = {
     "ip_route_add_del_v2": (
+        "client_index",
         "context",
         "is_add",
         "is_multipath",
@@ -127,16 +135,26 @@ class RouteCodec:
         session: an open session; layouts, ids and packers come from it.
         source: number of our FIB source.
         interner: path sets in VPP's terms; shared with whoever made the ids.
+        next_hop_tables: VPP table id of the next-hop table of each family, where there is one.
 
     Raises:
         FibError: VPP's API lacks a message or a field the codec needs.
     """
 
-    def __init__(self, session: VppSession, source: int, interner: Interner[PathSet]) -> None:
+    def __init__(
+        self,
+        session: VppSession,
+        source: int,
+        interner: Interner[PathSet],
+        next_hop_tables: Mapping[Family, int] | None = None,
+    ) -> None:
         session.require(MESSAGES)
         self._session = session
         self._source = source
         self._interner = interner
+        self._next_hop_tables = dict(next_hop_tables or {})
+        self._heads: dict[tuple[bool, Family, int], bytes] = {}
+        self._legs: dict[tuple[Path, str, Family, int], bytes] = {}
         self._templates: dict[tuple[int, Family, int], U8] = {}
         self._known_paths: dict[tuple[Family, int, bytes], int] = {}
         request = session.message("ip_route_add_del_v2")
@@ -147,6 +165,8 @@ class RouteCodec:
         self._context = layout.field(request, "context", size=4).at(framing)
         self._address = _addresses(request, framing)
         self._length = layout.field(request, "route.prefix.len", size=1).at(framing).start
+        self._paths_count = layout.field(request, "route.n_paths", size=1).start
+        self._client = layout.field(request, "client_index", size=4).at(framing)
         self.reply = ReplyLayout(
             message_id=session.message_id("ip_route_add_del_v2_reply"),
             length=framing + layout.fixed_size(reply),
@@ -259,6 +279,26 @@ class RouteCodec:
             return parts[0], orders[0]
         return np.concatenate(parts), np.concatenate(orders)
 
+    def request(
+        self, family: Family, table: int, key: U64, paths: PathSet | None, *, context: int, client: int
+    ) -> bytes:
+        """Return a framed request for one route that another client of VPP sends.
+
+        Args:
+            family: address family of the key.
+            table: VPP table id.
+            key: prefix key, shape (1, family.key_width).
+            paths: what it shall lead to; None deletes.
+            context: sent back with the answer, in the byte order of `ReplyLayout`.
+            client: client index of the connection it is sent on.
+        """
+        row = np.frombuffer(framed(self._packed(paths, family, table)), np.uint8)[None].copy()
+        row[:, self._address[family]] = key_addresses(key)
+        row[:, self._length] = key_lengths(key)
+        row[0, self._client] = np.frombuffer(client.to_bytes(4, "big"), np.uint8)
+        self._number(row, context)
+        return row.tobytes()
+
     def dump_request(self, family: Family, table: int) -> bytes:
         """Return framed requests for all routes of our source in a table, closed by a ping."""
         session = self._session
@@ -305,10 +345,46 @@ class RouteCodec:
         found = self._templates.get((number, family, table))
         if found is not None:
             return found
-        paths = self._api_paths(self._interner[number], family, table) if number else []
-        packed = self._session.pack(
+        packed = self._packed(self._interner[number] if number else None, family, table)
+        template = np.frombuffer(framed(packed), np.uint8)
+        self._templates[number, family, table] = template
+        return template
+
+    def _packed(self, paths: PathSet | None, family: Family, table: int) -> bytes:
+        """Return a request with prefix and context zero; None deletes.
+
+        vpp_papi packs a request without paths and each leg once; a path set is put together of these. A table
+        has few legs, and a leg that is lost makes new path sets of them all at once.
+        """
+        if paths is None:
+            return self._head(False, family, table)
+        special = _SPECIAL.get(paths.type)
+        legs, kind = (paths.paths, _NORMAL) if special is None else ((Path(0),), special)
+        request = bytearray(self._head(True, family, table))
+        request[self._paths_count] = len(legs)
+        for leg in legs:
+            request += self._leg(leg, kind, family, table)
+        return bytes(request)
+
+    def _head(self, is_add: bool, family: Family, table: int) -> bytes:
+        head = self._heads.get((is_add, family, table))
+        if head is None:
+            head = self._pack_route(is_add, family, table, [])
+            self._heads[is_add, family, table] = head
+        return head
+
+    def _leg(self, leg: Path, kind: str, family: Family, table: int) -> bytes:
+        packed = self._legs.get((leg, kind, family, table))
+        if packed is None:
+            request = self._pack_route(True, family, table, [self._api_path(leg, family, table, kind)])
+            packed = request[len(self._head(True, family, table)) :]
+            self._legs[leg, kind, family, table] = packed
+        return packed
+
+    def _pack_route(self, is_add: bool, family: Family, table: int, paths: list[dict[str, Any]]) -> bytes:
+        return self._session.pack(
             "ip_route_add_del_v2",
-            is_add=bool(number),
+            is_add=is_add,
             is_multipath=False,
             route={
                 "table_id": table,
@@ -318,22 +394,13 @@ class RouteCodec:
                 "paths": paths,
             },
         )
-        template = np.frombuffer(framed(packed), np.uint8)
-        self._templates[number, family, table] = template
-        return template
-
-    def _api_paths(self, paths: PathSet, family: Family, table: int) -> list[dict[str, Any]]:
-        special = _SPECIAL.get(paths.type)
-        if special is not None:
-            return [self._api_path(Path(0), family, table, special)]
-        return [self._api_path(path, family, table, _NORMAL) for path in paths.paths]
 
     def _api_path(self, path: Path, family: Family, table: int, kind: str) -> dict[str, Any]:
         six = len(path.gateway) == Family.IPV6.address_bytes if path.gateway else family is Family.IPV6
         next_hop = {"ip6" if six else "ip4": path.gateway} if path.gateway else {}
         return {
-            "sw_if_index": path.interface - 1 if path.interface else NO_INTERFACE,
-            "table_id": 0 if path.interface else table,
+            "sw_if_index": path.interface - 1 if path.interface > 0 else NO_INTERFACE,
+            "table_id": self._looked_up_in(path, family, table),
             "weight": path.weight,
             "type": self._path_types[_TYPE_PREFIX + kind],
             "proto": self._next_hop_protocols[f"FIB_API_PATH_NH_PROTO_IP{6 if six else 4}"],
@@ -344,6 +411,11 @@ class RouteCodec:
                 *[{}] * (self._labels - len(path.labels)),
             ],
         }
+
+    def _looked_up_in(self, path: Path, family: Family, table: int) -> int:
+        if path.interface == THROUGH_ENTRY:
+            return self._next_hop_tables[family]
+        return 0 if path.interface else table
 
     def _clear_own_next_hops(self, rows: U8, count: int, family: Family, lengths: U8, addresses: U8) -> None:
         """Undo VPP's turning an attached host prefix into one with itself as next hop."""
@@ -370,15 +442,15 @@ class RouteCodec:
     def _path_id(self, part: bytes, family: Family, table: int) -> int:
         known = self._known_paths.get((family, table, part))
         if known is None:
-            known = self._interner.id(self._parsed(part, table))
+            known = self._interner.id(self._parsed(part, family, table))
             self._known_paths[family, table, part] = known
         return known
 
-    def _parsed(self, part: bytes, table: int) -> PathSet:
+    def _parsed(self, part: bytes, family: Family, table: int) -> PathSet:
         """Unpack the path part of a details message into a path set."""
         before = bytes(self._details_paths_count - HEADER.size)
         message, _ = self._session.message("ip_route_v2_details").unpack(before + part, ntc=True)
-        paths = [self._parsed_path(path, table) for path in message.route.paths]
+        paths = [self._parsed_path(path, family, table) for path in message.route.paths]
         types = {kind for kind, _ in paths}
         if types == {RouteType.UNICAST}:
             return PathSet.unicast(*(path for _, path in paths))
@@ -386,7 +458,7 @@ class RouteCodec:
             return PathSet(types.pop())
         return PathSet(_FOREIGN_TYPE, tuple(sorted(path for _, path in paths)))
 
-    def _parsed_path(self, path: Any, table: int) -> tuple[RouteType, Path]:
+    def _parsed_path(self, path: Any, family: Family, table: int) -> tuple[RouteType, Path]:
         gateway = b""
         names = {value: name for name, value in self._next_hop_protocols.items()}
         protocol = names.get(int(path.proto), "")
@@ -396,6 +468,8 @@ class RouteCodec:
             gateway = bytes(path.nh.address.ip6)
         gateway = gateway if any(gateway) else b""
         interface = 0 if path.sw_if_index == NO_INTERFACE else path.sw_if_index + 1
+        if not interface and path.table_id == self._next_hop_tables.get(family):
+            interface = THROUGH_ENTRY
         labels = tuple(int(entry.label) for entry in path.label_stack[: path.n_labels])
         leg = Path(interface, gateway, max(1, path.weight), labels)
         name = self._type_names.get(int(path.type), "")

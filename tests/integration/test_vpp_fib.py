@@ -48,6 +48,8 @@ pytestmark = [
 LEFT, RIGHT = 5, 6
 """Control-plane interface numbers of the two loopbacks."""
 NO_SUCH_FIB = -3
+OPTIONS: dict[str, Any] = {}
+"""Options of every FIB of a test; see `recursion`."""
 
 
 def packed(address: str) -> bytes:
@@ -66,8 +68,16 @@ def vpp() -> Iterator[VppProcess]:
         yield process
 
 
+@pytest.fixture(autouse=True, params=[False, True], ids=["direct", "recursive"])
+def recursion(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> bool:
+    """Whether routes lead through entries: what is read and refused is the same either way."""
+    monkeypatch.setitem(OPTIONS, "recursion", request.param)
+    return bool(request.param)
+
+
 def make_fib(vpp: VppProcess, **options: Any) -> VppFib:
-    fib = VppFib(api_socket=vpp.api_socket, interfaces={"left": "loop0", "right": "loop1"}, **options)
+    interfaces = {"left": "loop0", "right": "loop1"}
+    fib = VppFib(api_socket=vpp.api_socket, interfaces=interfaces, **OPTIONS | options)
     links = [Link(LEFT, "left", True, True, bytes(6), 1500), Link(RIGHT, "right", True, True, bytes(6), 1500)]
     assert not fib.links(links, [])
     return fib
@@ -238,9 +248,10 @@ async def test_a_new_client_finds_the_former_routes(vpp: VppProcess) -> None:
 
 async def test_open_changes_no_route_of_any_source(vpp: VppProcess) -> None:
     vpp.cli("ip route add 192.0.2.0/24 via 10.0.0.5 loop0")
-    before = [vpp.cli(f"show {family} fib summary") for family in ("ip", "ip6")]
+    commands = [f"show {family} fib table 0 summary" for family in ("ip", "ip6")]
+    before = [vpp.cli(command) for command in commands]
     async with opened(vpp):
-        assert [vpp.cli(f"show {family} fib summary") for family in ("ip", "ip6")] == before
+        assert [vpp.cli(command) for command in commands] == before
 
 
 async def test_a_second_agent_with_the_same_source_is_refused(vpp: VppProcess) -> None:
@@ -375,7 +386,9 @@ async def test_an_interface_that_goes_or_comes_asks_for_a_new_start(vpp: VppProc
 
 
 @pytest.mark.parametrize("agent", ["stays", "restarts"])
-async def test_routes_over_an_interface_made_anew_forward_again(vpp: VppProcess, agent: str) -> None:
+async def test_routes_over_an_interface_made_anew_forward_again(
+    vpp: VppProcess, agent: str, recursion: bool
+) -> None:
     wanted: dict[str, PathSet | None] = {
         "192.0.2.0/24": PATH_SETS["connected"],
         "192.0.3.0/24": PATH_SETS["ecmp"],
@@ -395,12 +408,14 @@ async def test_routes_over_an_interface_made_anew_forward_again(vpp: VppProcess,
         await fib.close()
         await fib.open()
         left = await held(fib)
+        if recursion:
+            assert left.pop("192.0.4.0/24") == PathSet(RouteType.BLACKHOLE), "its entry drops"
         assert set(left) == {"192.0.3.0/24", "192.0.5.0/24"}, "what only led to the dead interface went"
         assert left["192.0.3.0/24"] == in_vpp_terms(PATH_SETS["gateway"])
         await put(fib, {p: s for p, s in wanted.items() if s and left.get(p) != in_vpp_terms(s)})
         assert await held(fib) == before
         for prefix in ("192.0.2.0/24", "192.0.3.0/24", "192.0.4.0/24", "192.0.2.9/32"):
-            forwarding = vpp.cli(f"show ip fib {prefix}").partition("forwarding:")[2]
+            forwarding = vpp.cli(f"show ip fib table 0 {prefix}").partition("forwarding:")[2]
             assert "loop1" in forwarding
             assert "drop" not in forwarding
 

@@ -39,7 +39,7 @@ class Paths:
         raise AssertionError("not asked for IPv4")
 
 
-def translate(path: int) -> int | Reason:
+def translate(path: int, _before: int = 0) -> int | Reason:
     """The FIB calls path n 10 n; it has no interface for path 4."""
     return Reason.UNRESOLVED_INTERFACE if path == 4 else 10 * path
 
@@ -169,7 +169,7 @@ def test_translation_is_asked_once_and_refreshes() -> None:
     asked: list[int] = []
     answers: dict[int, int | Reason] = {1: 10, 2: Reason.UNRESOLVED_INTERFACE}
 
-    def answer(path: int) -> int | Reason:
+    def answer(path: int, _before: int) -> int | Reason:
         asked.append(path)
         return answers[path]
 
@@ -189,7 +189,7 @@ def test_translation_is_asked_once_and_refreshes() -> None:
 
 @pytest.mark.parametrize("limit", [1, 3, 64, 65, 5_000], ids=str)
 def test_translation_forgets_whatever_the_number_of_ids(limit: int) -> None:
-    translation = Translation(lambda number: number + 1)
+    translation = Translation(lambda number, _before: number + 1)
     column = np.array([1, 2], np.uint32)
     translation(column)
     translation.forget(np.zeros(limit, np.bool_))
@@ -199,5 +199,5 @@ def test_translation_forgets_whatever_the_number_of_ids(limit: int) -> None:
 
 @pytest.mark.parametrize("path", [63, 64, 100_000], ids=str)
 def test_translation_grows(path: int) -> None:
-    translation = Translation(lambda number: number + 1)
+    translation = Translation(lambda number, _before: number + 1)
     assert list(translation(np.array([path], np.uint32))) == [path + 1]
