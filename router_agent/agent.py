@@ -294,6 +294,8 @@ def _fib(config: PipelineConfig) -> Fib:
         interfaces=None if fib.interfaces == "auto" else fib.interfaces,
         namespace=config.feed.namespace if isinstance(config.feed, KernelFeedConfig) else None,
         window=fib.window,
+        recursion=fib.recursion,
+        recursion_table=fib.recursion_table,
         tables=[(family, table) for family in Family for table in config.tables.values()],
     )
 

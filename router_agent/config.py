@@ -349,6 +349,15 @@ class VppFibConfig(_Model):
         "`vrfs`, `mpls`; nothing where VPP's own configuration owns them.",
     )
     window: Window = Field(default=16_384, description="Most requests that are unanswered at any time.")
+    recursion: Bool = Field(
+        default=False,
+        description="Whether routes lead through entries of a next-hop table, one a path set: the loss or "
+        "change of a next hop is then one write for all routes.",
+    )
+    recursion_table: Annotated[int, Field(strict=True, ge=1, le=0xFFFFFFF0)] = Field(
+        default=4_000_000_000,
+        description="VPP table id of the next-hop tables; the next free one is used where it is taken.",
+    )
 
     @model_validator(mode="after")
     def _mirror_pairs_only(self) -> VppFibConfig:
