@@ -269,6 +269,7 @@ def _feed(config: FeedConfig) -> Feed:
         tables=config.tables,
         protocols=None if config.protocols is None else frozenset(config.protocols),
         resync_interval_seconds=config.resync_seconds,
+        solicit=config.solicit,
     )
 
 

@@ -257,6 +257,9 @@ class KernelFeedConfig(_Model):
     resync_seconds: Seconds = Field(
         default=2.0, description="Least time between two readings of the whole table after lost events."
     )
+    solicit: Bool = Field(
+        default=True, description="Have the kernel resolve next hops that have no usable neighbour."
+    )
 
     @model_validator(mode="after")
     def _map_followed_tables_only(self) -> KernelFeedConfig:

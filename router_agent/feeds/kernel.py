@@ -23,13 +23,14 @@ import errno
 import logging
 import struct
 from collections import Counter, deque
-from collections.abc import Callable, Iterable, Sequence
-from contextlib import ExitStack, aclosing, closing, suppress
+from collections.abc import AsyncIterator, Callable, Iterable, Sequence
+from contextlib import ExitStack, aclosing, asynccontextmanager, closing, suppress
 from dataclasses import replace
 
 import numpy as np
 
 from router_agent.feeds.feed import FeedError, Sink
+from router_agent.feeds.solicit import Hop, Solicitor
 from router_agent.model import U8, U32, Family, Mask, Neighbour, PathSet
 from router_agent.namespaces import NamespaceError, Watch
 from router_agent.netlink import constants as c
@@ -81,6 +82,7 @@ class KernelFeed:
         event_buffer_bytes: kernel memory for events that wait to be read.
         backlog_bytes: memory for events that arrive while a dump runs.
         chunk_bytes: how much of a dump is decoded at a time.
+        solicit: have the kernel resolve next hops that have no neighbour.
 
     Attributes:
         resyncs: dumps asked for, by reason.
@@ -99,6 +101,7 @@ class KernelFeed:
         event_buffer_bytes: int = EVENT_BUFFER_BYTES,
         backlog_bytes: int = 32 << 20,
         chunk_bytes: int = 1 << 20,
+        solicit: bool = False,
     ) -> None:
         if not tables:
             raise ValueError("a kernel feed needs at least one table")
@@ -129,6 +132,7 @@ class KernelFeed:
         self._broken = asyncio.Event()
         self._overruns = 0
         self._events_socket: EventSocket | None = None
+        self._solicitor = Solicitor(namespace, self._unresolved_hops) if solicit else None
         self.resyncs: Counter[str] = Counter()
         self.events = 0
         self.dumps = 0
@@ -230,10 +234,41 @@ class KernelFeed:
                 stack.callback(loop.remove_reader, descriptor)
             self._events_socket = events
             try:
-                await self._keep_reading(events, sink)
+                async with self._soliciting():
+                    await self._keep_reading(events, sink)
             finally:
                 self._events_socket = None
                 self._backlog = None
+
+    @asynccontextmanager
+    async def _soliciting(self) -> AsyncIterator[None]:
+        if self._solicitor is None:
+            yield
+            return
+        task = asyncio.create_task(self._solicitor.run(), name="solicit next hops")
+        try:
+            yield
+        finally:
+            task.cancel()
+            with suppress(asyncio.CancelledError):
+                await task
+
+    def _unresolved_hops(self) -> set[Hop]:
+        """Return the next hops of known paths that have no usable neighbour, on links that could have one."""
+        found = set[Hop]()
+        for number in range(1, self._paths.limit):
+            paths = self.resolve(number) if self._paths.get(number) else None
+            if paths is not None:
+                found.update((leg.interface, leg.gateway) for leg in paths.paths if leg.gateway)
+        return {hop for hop in found - self._neighbours.keys() if self._can_resolve(hop[0])}
+
+    def _can_resolve(self, interface: int) -> bool:
+        state = self._links.get(interface)
+        return state is not None and state.link.up and state.running and bool(state.link.mac)
+
+    def _look_for_hops(self) -> None:
+        if self._solicitor is not None:
+            self._solicitor.look()
 
     def _check_namespace(self, watch: Watch) -> None:
         if watch.gone():
@@ -289,6 +324,7 @@ class KernelFeed:
         else:
             _log.info("a reading of the kernel's routes was not clean: %s", self._doubt)
             self.resyncs["unclean dump"] += 1
+        self._look_for_hops()
         return clean
 
     async def _catch_up(self, events: EventSocket, sink: Sink) -> None:
@@ -379,6 +415,7 @@ class KernelFeed:
         if is_route.all():
             self._apply_routes(messages, sink)
             return
+        self._look_for_hops()
         edges = np.flatnonzero(np.concatenate(([True], is_route[1:] != is_route[:-1], [True])))
         for begin, end in zip(edges[:-1].tolist(), edges[1:].tolist(), strict=True):
             if is_route[begin]:
@@ -388,8 +425,11 @@ class KernelFeed:
                 self._apply_other(int(types[number]), messages.body(number), sink)
 
     def _apply_routes(self, messages: Messages, sink: Sink) -> None:
+        known = len(self._paths)
         for batch in self._decoder.decode(messages):
             sink.routes(batch)
+        if len(self._paths) != known:
+            self._look_for_hops()
 
     def _apply_other(self, kind: int, body: bytes, sink: Sink) -> None:
         match kind:

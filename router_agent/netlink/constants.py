@@ -129,6 +129,7 @@ IFA_LOCAL: Final = 2
 NDA_DST: Final = 1
 NDA_LLADDR: Final = 2
 NDA_PROTOCOL: Final = 12
+NTF_USE: Final = 0x01
 NTF_PROXY: Final = 0x08
 NUD_INCOMPLETE: Final = 0x01
 NUD_REACHABLE: Final = 0x02

@@ -50,10 +50,12 @@ def parse_neighbour(body: bytes) -> NeighbourState | None:
             found=f"a neighbour address of {len(address)} bytes",
             expected=f"{Family(family).address_bytes} bytes",
         )
+    # The kernel keeps the groups it sends to as NOARP entries; an operator's own are neighbours.
+    usable = _USABLE if _is_multicast(address) else _USABLE | c.NUD_NOARP
     protocol = found.get(c.NDA_PROTOCOL, b"\0")[:1]
     return NeighbourState(
         Neighbour(index, address, mac),
-        usable=bool(state & _USABLE) and len(mac) == 6,
+        usable=bool(state & usable) and len(mac) == 6,
         protocol=protocol[0] if protocol else 0,
     )
 
@@ -67,3 +69,16 @@ def encode_neighbour(neighbour: Neighbour, *, protocol: int, permanent: bool = T
         body += attribute(c.NDA_LLADDR, neighbour.mac)
         body += attribute(c.NDA_PROTOCOL, bytes((protocol,)))
     return body
+
+
+def encode_use(interface: int, address: bytes) -> bytes:
+    """Return the body of an RTM_NEWNEIGH that has the kernel resolve an address, as a packet for it would."""
+    family = Family.IPV4 if len(address) == 4 else Family.IPV6
+    return _NDMSG.pack(family, interface, 0, c.NTF_USE, 0) + attribute(c.NDA_DST, address)
+
+
+def _is_multicast(address: bytes) -> bool:
+    """Tell whether an address is a group's; the limited broadcast counts as one."""
+    if len(address) == Family.IPV4.address_bytes:
+        return address[0] >= 0xE0
+    return address[:1] == b"\xff"

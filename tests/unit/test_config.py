@@ -120,7 +120,8 @@ log: {level: loud, json: 1}
 """
     name = "a name of letters, digits, '.', '_' and '-' that starts with a letter or digit, at most 63 long"
     table = "a table that holds routes to forward: 255 is the kernel's own list of local addresses"
-    keys = "one of kind, namespace, tables, table_map, protocols, resync_seconds; did you mean 'protocols'?"
+    known = "kind, namespace, tables, table_map, protocols, resync_seconds, solicit"
+    keys = f"one of {known}; did you mean 'protocols'?"
     assert problems(text) == [
         f"agent.yaml:2: pipelines.0.name: found 'x y', expected {name}",
         f"agent.yaml:5: pipelines.0.feed.protcols: found an unknown key, expected {keys}",
