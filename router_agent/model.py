@@ -271,6 +271,37 @@ class Failures:
         return len(self.rows)
 
 
+class Outcome(IntEnum):
+    """What became of a route a feed gave, as far as its sender is told."""
+
+    UNKNOWN = 0
+    """Not decided yet, or changed since it was told."""
+    IN_FIB = 1
+    FAILED = 2
+
+
+@dataclass(slots=True)
+class Outcomes:
+    """What became of routes of one family and table, for the feed to tell. All columns have n rows.
+
+    Attributes:
+        family: address family of every row.
+        table: the feed's table id.
+        keys: prefix keys, shape (n, family.key_width); distinct.
+        paths: ``uint32`` path ids of the feed.
+        in_fib: the FIB has acknowledged the route; false: it does not hold it, and why is known.
+    """
+
+    family: Family
+    table: int
+    keys: U64
+    paths: U32
+    in_fib: Mask
+
+    def __len__(self) -> int:
+        return len(self.keys)
+
+
 @dataclass(frozen=True, slots=True)
 class Neighbour:
     """A resolved neighbour: interface index on the side that speaks, address bytes, 6-byte MAC."""

@@ -40,7 +40,7 @@ from router_agent.netlink.neighbours import REQUEST as NEIGHBOUR_REQUEST
 from router_agent.netlink.neighbours import parse_neighbour
 from router_agent.netlink.nexthops import REQUEST as NEXTHOP_REQUEST
 from router_agent.netlink.nexthops import Nexthop, NexthopTable, parse_nexthop
-from router_agent.netlink.paths import KernelPath, Leg, PathIds, path_set_of
+from router_agent.netlink.paths import KernelPath, PathIds, kernel_path, path_set_of
 from router_agent.netlink.routes import RouteDecoder
 from router_agent.netlink.sockets import (
     EVENT_BUFFER_BYTES,
@@ -174,14 +174,7 @@ class KernelFeed:
 
     def path_id(self, path_set: PathSet) -> int:
         """See `Feed`."""
-        legs = tuple(
-            sorted(
-                Leg(p.interface, p.gateway, p.weight, labels=p.labels, tunnel=p.tunnel)
-                for p in path_set.paths
-            )
-        )
-        ipv4 = any(len(leg.gateway) == 4 for leg in legs)
-        return self._paths.id(KernelPath(Family.IPV4 if ipv4 else Family.IPV6, path_set.type, legs))
+        return self._paths.id(kernel_path(path_set))
 
     def retain(self, in_use: Mask) -> None:
         """See `Feed`."""

@@ -79,6 +79,8 @@ RTA_ENCAP: Final = 22
 RTA_NH_ID: Final = 30
 
 RTM_F_CLONED: Final = 0x200
+RTM_F_OFFLOAD: Final = 0x4000
+RTM_F_OFFLOAD_FAILED: Final = 0x20000000
 
 RTNH_F_DEAD: Final = 1
 RTNH_F_ONLINK: Final = 4
@@ -103,6 +105,12 @@ DAEMON_PROTOCOLS: Final = {
     187: "isis", 188: "ospf", 189: "rip", 192: "eigrp",
 }  # fmt: skip
 """Protocol numbers that rtnetlink.h gives to somebody."""
+
+ZEBRA_PROTOCOLS: Final = frozenset({11, 42, *range(186, 199)})
+"""What zebra installs and knows again as its own: ``is_selfroute`` of zebra/rt_netlink.c."""
+
+SYSTEM_PROTOCOLS: Final = frozenset({2, 3, 4, 9, 16})
+"""What the kernel, its administrator, router advertisements and DHCP put into a table."""
 
 # linux/if_link.h, linux/if.h
 IFLA_ADDRESS: Final = 1

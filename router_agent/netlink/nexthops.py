@@ -90,6 +90,10 @@ class NexthopTable:
     def __contains__(self, number: int) -> bool:
         return number in self._objects
 
+    def ids(self) -> set[int]:
+        """Return the ids of all objects."""
+        return set(self._objects)
+
     def put(self, nexthop: Nexthop) -> set[int]:
         """Add or replace an object; return it and the groups it is in, or nothing if it is as before."""
         if self._objects.get(nexthop.id) == nexthop:

@@ -51,12 +51,14 @@ class KernelPath:
         type: route type.
         legs: sorted; empty for types that drop, and for routes through a known next-hop object.
         nexthop: id of a next-hop object, 0 for none.
+        protocol: route protocol where it is needed to tell the sender what became of the route, else 0.
     """
 
     family: Family
     type: RouteType = RouteType.UNICAST
     legs: tuple[Leg, ...] = ()
     nexthop: int = 0
+    protocol: int = 0
 
 
 def path_set_of(path: KernelPath) -> PathSet | None:
@@ -67,6 +69,17 @@ def path_set_of(path: KernelPath) -> PathSet | None:
     if path.type is not RouteType.UNICAST:
         return PathSet(path.type)
     return unicast([leg.path() for leg in path.legs if not leg.dead])
+
+
+def kernel_path(path_set: PathSet) -> KernelPath:
+    """Return a path that leads where a path set does."""
+    legs = tuple(
+        sorted(
+            Leg(p.interface, p.gateway, p.weight, labels=p.labels, tunnel=p.tunnel) for p in path_set.paths
+        )
+    )
+    ipv4 = any(len(leg.gateway) == 4 for leg in legs)
+    return KernelPath(Family.IPV4 if ipv4 else Family.IPV6, path_set.type, legs)
 
 
 def unicast(legs: list[Path]) -> PathSet | None:

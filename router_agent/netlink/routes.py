@@ -13,7 +13,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Collection
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -45,9 +45,10 @@ _SLOT_WORDS = 1 << 16
 _PRIME = np.uint64(0x9E3779B97F4A7C15)
 _LAYOUTS_KEPT = 128
 _CONSTANT_VALUES = 3
-"""Message type, route type and flags: the values compared in every layout beside its path words."""
+"""Message type, route type (with the protocol from zebra) and flags: compared beside the path words."""
 _KIND_BITS = np.uint32(0xFFFF)
 _TYPE_BITS = np.uint32(0xFF000000)
+_PROTOCOL_BITS = np.uint32(0xFF00)
 _FLAG_BITS = np.uint32(c.RTNH_F_DEAD)
 _PATH_ATTRIBUTES = (
     c.RTA_OIF, c.RTA_GATEWAY, c.RTA_VIA, c.RTA_MULTIPATH, c.RTA_NH_ID, c.RTA_ENCAP_TYPE, c.RTA_ENCAP,
@@ -103,6 +104,9 @@ class RouteDecoder:
         ignored: route protocols never to follow.
         paths: where path ids come from.
         knows_nexthop: whether a next-hop object's id is known (its own table says what it leads to).
+        from_zebra: the messages are zebra's own, not a kernel's (its FPM): it has one route of a prefix, so
+            that every RTM_NEWROUTE sets and every RTM_DELROUTE, which has no route type, deletes; paths keep
+            their protocol, and a delete has the path `ABSENT`.
 
     Attributes:
         skipped: routes of followed tables and protocols that were passed over, by reason.
@@ -116,6 +120,7 @@ class RouteDecoder:
         ignored: frozenset[int] = frozenset(),
         paths: PathIds,
         knows_nexthop: Callable[[int], bool] = lambda _: False,
+        from_zebra: bool = False,
     ) -> None:
         self.skipped: Counter[str] = Counter()
         self._tables = np.array(sorted(tables), np.uint32)
@@ -124,6 +129,8 @@ class RouteDecoder:
         self._followed[list(ignored)] = False
         self._paths = paths
         self._knows_nexthop = knows_nexthop
+        self._from_zebra = from_zebra
+        self._value_bits = _TYPE_BITS | (_PROTOCOL_BITS if from_zebra else np.uint32(0))
         self._layouts: dict[bytes, _Layout] = {}
 
     def decode(self, messages: Messages) -> list[RouteBatch]:
@@ -247,6 +254,8 @@ class RouteDecoder:
         relevant = np.isin(tables, self._tables) if len(self._tables) != 1 else tables == self._tables[0]
         followed = self._followed[(described >> np.uint32(8)) & np.uint32(0xFF)]
         forwarded = _MEANT_FOR_FIB[described >> np.uint32(24)]
+        if self._from_zebra:
+            forwarded = forwarded | deleted
         cloned = (flags & np.uint32(c.RTM_F_CLONED)) != 0
         plain = (kinds & np.uint32(0xFFFF0000)) == 0
         keys = _keys(layout, matrix, kinds)
@@ -268,11 +277,14 @@ class RouteDecoder:
         metrics = (
             matrix[:, at].copy() if (at := layout.word(c.RTA_PRIORITY)) else np.zeros(len(matrix), np.uint32)
         )
-        operations = _operations(layout, matrix)
+        operations = (
+            np.full(len(matrix), Operation.SET, np.uint8) if self._from_zebra else _operations(layout, matrix)
+        )
         operations[deleted | ended] = Operation.DELETE
-        if ended.any():
+        pathless = deleted | ended if self._from_zebra else ended
+        if pathless.any():
             paths = np.full(len(matrix), ABSENT, np.uint32)
-            live = np.flatnonzero(~ended)
+            live = np.flatnonzero(~pathless)
             paths[live] = self._path_ids(layout, matrix[live])
         else:
             paths = self._path_ids(layout, matrix)
@@ -280,7 +292,7 @@ class RouteDecoder:
 
     def _path_ids(self, layout: _Layout, matrix: NDArray[np.uint32]) -> U32:
         """Return the path id of each row; see the module's text for how."""
-        values = [matrix[:, 1] & _KIND_BITS, matrix[:, 5] & _TYPE_BITS, matrix[:, 6] & _FLAG_BITS]
+        values = [matrix[:, 1] & _KIND_BITS, matrix[:, 5] & self._value_bits, matrix[:, 6] & _FLAG_BITS]
         values += [matrix[:, word] for word in layout.path_words]
         mixed = np.zeros(len(matrix), np.uint64)
         for value in values:
@@ -313,6 +325,8 @@ class RouteDecoder:
         _, first = np.unique(slots[waiting], return_index=True)
         for row in waiting[first]:
             path = parse_path(matrix[row].tobytes(), layout.places, self._knows_nexthop)
+            if self._from_zebra:
+                path = replace(path, protocol=int(matrix[row, 5] >> np.uint32(8)) & 0xFF)
             slot = slots[row]
             layout.slot_ids[slot] = self._paths.id(path)
             layout.slot_values[slot] = [value[row] for value in values]
