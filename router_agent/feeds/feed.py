@@ -1,15 +1,15 @@
 """What a feed gives, and to whom.
 
 A feed reads routes from one place (a kernel, an ExaBGP process) and hands columns of them to a `Sink`.
-It never learns what becomes of them.
+What becomes of them it learns only if it is a `Teller`, which passes that on to where they came from.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
-from router_agent.model import U32, Family, Link, Mask, Neighbour, PathSet, RouteBatch
+from router_agent.model import U32, Family, Link, Mask, Neighbour, Outcomes, PathSet, RouteBatch
 
 
 class FeedError(Exception):
@@ -79,3 +79,11 @@ class Feed(Protocol):
     @property
     def spaces(self) -> Sequence[tuple[Family, int]]:
         """The (family, table) pairs this feed follows."""
+
+
+@runtime_checkable
+class Teller(Protocol):
+    """A feed whose source waits to be told what became of each route."""
+
+    def tell(self, outcomes: Outcomes) -> None:
+        """Pass on what became of routes; returns at once, and holds one answer for a prefix at most."""
