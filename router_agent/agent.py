@@ -22,13 +22,14 @@ from router_agent.config import (
     Config,
     ExabgpFeedConfig,
     FeedConfig,
+    FpmFeedConfig,
     KernelFeedConfig,
     KernelFibConfig,
     PipelineConfig,
     VppFibConfig,
 )
 from router_agent.control import ControlServer, RefusedError
-from router_agent.feeds.feed import Feed
+from router_agent.feeds.feed import Feed, Teller
 from router_agent.fibs.fib import Fib
 from router_agent.model import Family
 from router_agent.observe import inspect
@@ -222,12 +223,15 @@ def _start(config: PipelineConfig, observer: Callable[[], None]) -> _Running:
 
 
 def _pipeline(config: PipelineConfig, observer: Callable[[], None]) -> Pipeline:
+    feed = _feed(config.feed)
     return Pipeline(
         name=config.name,
-        feed=_feed(config.feed),
+        feed=feed,
         fib=_fib(config),
         tables=config.tables,
         observer=observer,
+        tell=feed.tell if isinstance(feed, Teller) else None,
+        lost_seconds=config.feed.lost_seconds if isinstance(config.feed, FpmFeedConfig) else 0.0,
     )
 
 
@@ -261,6 +265,18 @@ def _feed(config: FeedConfig) -> Feed:
             hold_seconds=config.hold_seconds,
             socket_mode=int(config.socket_mode, 8),
             socket_group=config.socket_group,
+        )
+    if isinstance(config, FpmFeedConfig):
+        from router_agent.feeds.fpm import FpmFeed
+
+        return FpmFeed(
+            address=config.address,
+            port=config.port,
+            namespace=config.namespace,
+            tables=config.tables,
+            allowed_peers=frozenset(config.allowed_peers),
+            quiet_seconds=config.quiet_seconds,
+            hold_seconds=config.hold_seconds,
         )
     from router_agent.feeds.kernel import KernelFeed
 

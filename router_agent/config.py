@@ -9,8 +9,9 @@ from __future__ import annotations
 
 import difflib
 from collections.abc import Hashable, Iterator, Mapping, Sequence
+from ipaddress import IPv4Address
 from pathlib import Path
-from typing import Annotated, Any, Literal, NamedTuple, TypeAlias
+from typing import Annotated, Any, Literal, NamedTuple, Self, TypeAlias
 
 import yaml
 from pydantic import (
@@ -20,6 +21,7 @@ from pydantic import (
     ConfigDict,
     Discriminator,
     Field,
+    IPvAnyAddress,
     Tag,
     ValidationError,
     WithJsonSchema,
@@ -238,10 +240,10 @@ class _Model(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
 
-class KernelFeedConfig(_Model):
-    """Routes of a kernel, read by rtnetlink."""
+class _TableFeedConfig(_Model):
+    """What feeds that follow a kernel's tables have in common."""
 
-    kind: Literal["kernel"]
+    kind: str
     namespace: Namespace | None = Field(
         default=None, description="Network namespace, by name or path; the agent's own when null."
     )
@@ -251,6 +253,21 @@ class KernelFeedConfig(_Model):
         description="Kernel table to FIB table, for those that differ from the default: the same number, "
         "except that main (254) is table 0 of VPP.",
     )
+
+    @model_validator(mode="after")
+    def _map_followed_tables_only(self) -> Self:
+        strange = [table for table in self.table_map if table not in self.tables]
+        if strange:
+            raise _refuse(
+                f"table_map to name only what 'tables' lists, {list(self.tables)}; it names {strange}"
+            )
+        return self
+
+
+class KernelFeedConfig(_TableFeedConfig):
+    """Routes of a kernel, read by rtnetlink."""
+
+    kind: Literal["kernel"]
     protocols: (
         Annotated[tuple[ProtocolId, ...], Field(min_length=1), AfterValidator(_distinct_numbers)] | None
     ) = Field(default=None, description="Follow routes of these protocols only; all when null.")
@@ -261,14 +278,32 @@ class KernelFeedConfig(_Model):
         default=True, description="Have the kernel resolve next hops that have no usable neighbour."
     )
 
-    @model_validator(mode="after")
-    def _map_followed_tables_only(self) -> KernelFeedConfig:
-        strange = [table for table in self.table_map if table not in self.tables]
-        if strange:
-            raise _refuse(
-                f"table_map to name only what 'tables' lists, {list(self.tables)}; it names {strange}"
-            )
-        return self
+
+class FpmFeedConfig(_TableFeedConfig):
+    """Routes of FRR's zebra over its FIB push interface, and answers that the FIB holds them."""
+
+    kind: Literal["fpm"]
+    address: IPvAnyAddress = Field(
+        default=IPv4Address("127.0.0.1"), description="Address to listen on for zebra (fpm address)."
+    )
+    port: Annotated[int, Field(strict=True, ge=1, le=65535)] = Field(
+        default=2620, description="TCP port to listen on."
+    )
+    allowed_peers: tuple[IPvAnyAddress, ...] = Field(
+        default=(), description="Addresses that zebra may connect from, beside those of this host itself."
+    )
+    quiet_seconds: Annotated[Seconds, Field(gt=0)] = Field(
+        default=10.0,
+        description="zebra does not mark the end of its table: it has sent everything when hardly any routes "
+        "came for so long. Until then nothing that it did not send is removed.",
+    )
+    hold_seconds: Seconds = Field(
+        default=300.0, description="zebra's routes are kept this long when it has gone and does not return."
+    )
+    lost_seconds: Seconds = Field(
+        default=10.0,
+        description="When the FIB has gone, zebra is told after so long that it no longer holds the routes.",
+    )
 
 
 class ExabgpFeedConfig(_Model):
@@ -369,7 +404,9 @@ class VppFibConfig(_Model):
         return self
 
 
-FeedConfig: TypeAlias = Annotated[KernelFeedConfig | ExabgpFeedConfig, Field(discriminator="kind")]
+FeedConfig: TypeAlias = Annotated[
+    KernelFeedConfig | FpmFeedConfig | ExabgpFeedConfig, Field(discriminator="kind")
+]
 FibConfig: TypeAlias = Annotated[KernelFibConfig | VppFibConfig, Field(discriminator="kind")]
 
 
@@ -402,14 +439,14 @@ class PipelineConfig(_Model):
 
     def fib_table(self, table: int) -> int:
         """Return the FIB table that routes of a kernel table go to."""
-        if isinstance(self.feed, KernelFeedConfig) and table in self.feed.table_map:
+        if isinstance(self.feed, _TableFeedConfig) and table in self.feed.table_map:
             return self.feed.table_map[table]
         return 0 if table == MAIN_TABLE and isinstance(self.fib, VppFibConfig) else table
 
     @property
     def tables(self) -> Mapping[int, int]:
         """Kernel tables that are followed, and the FIB table each goes to."""
-        followed = self.feed.tables if isinstance(self.feed, KernelFeedConfig) else (self.feed.table,)
+        followed = self.feed.tables if isinstance(self.feed, _TableFeedConfig) else (self.feed.table,)
         return {table: self.fib_table(table) for table in followed}
 
 
@@ -444,7 +481,13 @@ class Config(_Model):
 
     @model_validator(mode="after")
     def _cross_check(self) -> Config:
-        problems = [*_clashes(self), *_table_problems(self), *_missing_maps(self), *_loops(self)]
+        problems = [
+            *_clashes(self),
+            *_table_problems(self),
+            *_missing_maps(self),
+            *_shared_with_zebra(self),
+            *_loops(self),
+        ]
         if problems:
             text = "; ".join(f"{_dotted(where)}: {words}" for where, words in problems)
             raise PydanticCustomError("cross_check", "{text}", {"text": text, "problems": problems})
@@ -480,6 +523,9 @@ def _claims(config: Config) -> Iterator[_Claim]:
         if isinstance(feed, ExabgpFeedConfig):
             socket = ("socket", feed.socket)
             yield _Claim(socket, (*at, "feed", "socket"), str(feed.socket), "a socket of its own", owner)
+        if isinstance(feed, FpmFeedConfig):
+            port = ("fpm", feed.namespace, feed.port)
+            yield _Claim(port, (*at, "feed", "port"), str(feed.port), "a port of its own", owner)
 
 
 def _clashes(config: Config) -> Iterator[_Problem]:
@@ -514,13 +560,28 @@ def _missing_maps(config: Config) -> Iterator[_Problem]:
     """Find kernel FIBs in another namespace than their feed's interfaces, without a map between the two."""
     for number, pipeline in enumerate(config.pipelines):
         feed, fib = pipeline.feed, pipeline.fib
-        if not isinstance(feed, KernelFeedConfig) or not isinstance(fib, KernelFibConfig):
+        if not isinstance(feed, _TableFeedConfig) or not isinstance(fib, KernelFibConfig):
             continue
         if fib.interfaces is None and fib.namespace != feed.namespace:
             yield (
                 ("pipelines", number, "fib", "interfaces"),
                 f"found nothing, expected a map of interfaces: the feed is in namespace "
                 f"{_shown(feed.namespace)}, the FIB in {_shown(fib.namespace)}",
+            )
+
+
+def _shared_with_zebra(config: Config) -> Iterator[_Problem]:
+    """Find kernel FIBs in a table that zebra, whose routes they are, writes itself."""
+    for number, pipeline in enumerate(config.pipelines):
+        feed, fib = pipeline.feed, pipeline.fib
+        if not isinstance(feed, FpmFeedConfig) or not isinstance(fib, KernelFibConfig):
+            continue
+        shared = set(pipeline.tables.values()) & set(feed.tables)
+        if fib.namespace == feed.namespace and shared:
+            yield (
+                ("pipelines", number, "feed", "table_map"),
+                f"found kernel table {min(shared)} as the FIB, which zebra writes itself; expected another "
+                "table, or a FIB in another namespace",
             )
 
 
@@ -701,7 +762,7 @@ def _location(details: ErrorDetails) -> _Where:
 
 
 _KINDS: Mapping[str, Mapping[str, type[_Model]]] = {
-    "feed": {"kernel": KernelFeedConfig, "exabgp": ExabgpFeedConfig},
+    "feed": {"kernel": KernelFeedConfig, "fpm": FpmFeedConfig, "exabgp": ExabgpFeedConfig},
     "fib": {"kernel": KernelFibConfig, "vpp": VppFibConfig},
 }
 
@@ -740,6 +801,10 @@ def _expected(details: ErrorDetails) -> str:
         return _PATTERNS[context["pattern"]]
     if kind == "refused" or kind == "literal_error":
         return str(context["expected"])
+    if kind == "greater_than":
+        return f"more than {context['gt']}"
+    if kind == "ip_any_address":
+        return "an IP address"
     if kind == "greater_than_equal":
         return f"at least {context['ge']}"
     if kind == "less_than_equal":

@@ -20,6 +20,7 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
+from router_agent.confirm import Confirmer
 from router_agent.feeds.feed import Feed, FeedError
 from router_agent.fibs.fib import Fib, FibError, FibLostError
 from router_agent.model import (
@@ -32,6 +33,7 @@ from router_agent.model import (
     Link,
     Mask,
     Neighbour,
+    Outcomes,
     Reason,
     RouteBatch,
 )
@@ -107,6 +109,8 @@ class Pipeline:
         fib: where they go.
         tables: kernel table id to FIB table id; tables that are not named keep their number.
         observer: called after every change of state.
+        tell: takes what became of the feed's routes, for a feed that wants to know.
+        lost_seconds: when the FIB has gone, what the feed was told of its routes stands this long.
     """
 
     def __init__(
@@ -117,6 +121,8 @@ class Pipeline:
         fib: Fib,
         tables: Mapping[int, int] | None = None,
         observer: Callable[[], None] | None = None,
+        tell: Callable[[Outcomes], None] | None = None,
+        lost_seconds: float = 0.0,
     ) -> None:
         self.name = name
         self.feed = feed
@@ -137,6 +143,11 @@ class Pipeline:
             )
             for family, table in feed.spaces
         }
+        self.confirmers: dict[Reconciler, Confirmer] = {}
+        if tell is not None:
+            self.confirmers = {r: Confirmer(r, table, tell) for (_, table), r in self.reconcilers.items()}
+        self._lost_seconds = lost_seconds
+        self._giving_up: asyncio.TimerHandle | None = None
         self._neighbours_dirty: set[tuple[int, bytes]] = set()
         self._following = False
         self._reread = False
@@ -178,7 +189,11 @@ class Pipeline:
         reconciler = self.reconcilers.get((batch.family, batch.table))
         if reconciler is None:
             return
-        self._touch(reconciler, reconciler.rib.apply(batch))
+        changed = reconciler.rib.apply(batch)
+        if confirmer := self.confirmers.get(reconciler):
+            # The same path as before asks for an answer, too.
+            changed = confirmer.received(batch)
+        self._touch(reconciler, changed)
         if reconciler.rib.ambiguous:
             reconciler.rib.ambiguous = False
             self.feed.resync()
@@ -227,6 +242,7 @@ class Pipeline:
                 tasks.create_task(self._read_feed(), name=f"{self.name}: feed")
                 tasks.create_task(self._drive_fib(), name=f"{self.name}: fib")
         finally:
+            self._keep_confirmations()
             await self.fib.close()
 
     def resync(self) -> asyncio.Future[None]:
@@ -283,6 +299,7 @@ class Pipeline:
                 self._fib_tried.set()
                 self._following = False
                 self.counts.fib_losses += 1
+                self._doubt_confirmations()
                 self._enter(State.FIB_LOST, str(error))
                 await self.fib.close()
             await asyncio.sleep(next(pauses))
@@ -302,6 +319,7 @@ class Pipeline:
             await self._learn_covered()
             await self._pass_everything()
             await self._forget_unused_targets()
+            self._keep_confirmations()
             self._finish_resync()
             self.in_sync_since = time.monotonic()
             self._enter(State.IN_SYNC)
@@ -381,8 +399,8 @@ class Pipeline:
                     if writing is not None:
                         await writing
                         writing = None
-                    if len(changes):
-                        writing = asyncio.create_task(self._write_changes(reconciler, changes))
+                    if len(changes) or self.confirmers:
+                        writing = asyncio.create_task(self._write_changes(reconciler, changes, keys))
                     # Lets the write start, and the feed's events in.
                     await asyncio.sleep(0)
                 if writing is not None:
@@ -393,7 +411,14 @@ class Pipeline:
                     await asyncio.gather(writing, return_exceptions=True)
                 raise
 
-    async def _write_changes(self, reconciler: Reconciler, changes: Changes) -> None:
+    async def _write_changes(self, reconciler: Reconciler, changes: Changes, keys: U64) -> None:
+        """Write changes and settle them; `keys` are all that were looked at, those without change too."""
+        if len(changes):
+            await self._settle(reconciler, changes)
+        if confirmer := self.confirmers.get(reconciler):
+            confirmer.report(keys)
+
+    async def _settle(self, reconciler: Reconciler, changes: Changes) -> None:
         failures = await self.fib.write(changes)
         reconciler.settle(changes, failures)
         self.counts.writes.count(changes, len(failures))
@@ -488,6 +513,26 @@ class Pipeline:
         if self._oldest is None:
             self._oldest = time.monotonic()
         self._wake.set()
+
+    def _doubt_confirmations(self) -> None:
+        """Withdraw what the feed was told, unless the FIB is back in time."""
+        if self.confirmers and self._giving_up is None:
+            loop = asyncio.get_running_loop()
+            self._giving_up = loop.call_later(self._lost_seconds, self._withdraw_confirmations)
+
+    def _keep_confirmations(self) -> None:
+        if self._giving_up is not None:
+            self._giving_up.cancel()
+            self._giving_up = None
+
+    def _withdraw_confirmations(self) -> None:
+        self._giving_up = None
+        lost = self.state in (State.FIB_LOST, State.READING_FIB)
+        failed = sum(confirmer.withdraw(lost=lost) for confirmer in self.confirmers.values())
+        _log.warning(
+            "%s: %g s after the FIB went, %d routes that the feed was told of are not in it: told that, too",
+            *(self.name, self._lost_seconds, failed),
+        )
 
     def _enter(self, state: State, problem: str | None = None) -> None:
         self.state, self.problem = state, problem

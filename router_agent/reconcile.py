@@ -15,12 +15,14 @@ from router_agent.model import (
     ABSENT,
     I32,
     I64,
+    U8,
     U32,
     U64,
     Changes,
     Failures,
     Family,
     Mask,
+    Outcome,
     Reason,
     key_lengths,
 )
@@ -303,6 +305,19 @@ class Reconciler:
         """Mark the FIB path ids that the FIB holds or refused, in a column by id."""
         for table in (self.held, self.refused):
             in_use[table["path"][table.rows()]] = True
+
+    def outcomes(self, keys: U64) -> U8:
+        """Return the `Outcome` of what is wanted for each key: in the FIB, impossible or refused, or open."""
+        wanted = self.wanted(keys)
+        outcomes: U8 = np.full(len(keys), Outcome.UNKNOWN, np.uint8)
+        outcomes[(wanted > ABSENT) & (wanted == self.held_paths(keys))] = Outcome.IN_FIB
+        outcomes[wanted < ABSENT] = Outcome.FAILED
+        if len(self.refused):
+            rows = self.refused.find(keys)
+            known = np.flatnonzero(rows >= 0)
+            same = self.refused["path"][rows[known]] == wanted[known]
+            outcomes[known[same]] = Outcome.FAILED
+        return outcomes
 
     def refusal(self, key: U64) -> Refusal | None:
         """Return the refusal of one key (shape (1, width)), if there is one."""

@@ -104,12 +104,16 @@ class Rib:
     Args:
         family: address family of every prefix.
         paths: the feed's path sets by id, needed where IPv6 takes single legs away from a set.
+
+    Attributes:
+        prefixes: one row a prefix; of its columns, ``told`` is `Confirmer`'s: the `Outcome` that the feed
+            knows of.
     """
 
     def __init__(self, family: Family, paths: Paths) -> None:
         self.family = family
         self._paths = paths
-        self.prefixes = PrefixTable(family.key_width, {"head": np.int32})
+        self.prefixes = PrefixTable(family.key_width, {"head": np.int32, "told": np.uint8})
         self._chains = _Chains()
         self._snapshot = np.uint32(1)
         self._shadowed = PrefixTable(family.key_width)

@@ -114,7 +114,7 @@ pipelines:
     fib:
       kind: vpp
       window: many
-  - feed: {kind: fpm}
+  - feed: {kind: bmp}
     fib: {}
 log: {level: loud, json: 1}
 """
@@ -128,7 +128,7 @@ log: {level: loud, json: 1}
         f"agent.yaml:6: pipelines.0.feed.tables.1: found 255, expected {table}",
         "agent.yaml:9: pipelines.0.fib.window: found 'many', expected a whole number",
         "agent.yaml:10: pipelines.1.name: found nothing, expected this key",
-        "agent.yaml:10: pipelines.1.feed: found kind 'fpm', expected kind kernel or exabgp",
+        "agent.yaml:10: pipelines.1.feed: found kind 'bmp', expected kind kernel or fpm or exabgp",
         "agent.yaml:11: pipelines.1.fib: found no kind, expected kind kernel or vpp",
         "agent.yaml:12: log.level: found 'loud', expected 'debug', 'info', 'warning' or 'error'",
         "agent.yaml:12: log.json: found 1, expected true or false",

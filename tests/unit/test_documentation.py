@@ -12,6 +12,7 @@ from pydantic.fields import FieldInfo
 from router_agent.config import (
     ControlConfig,
     ExabgpFeedConfig,
+    FpmFeedConfig,
     KernelFeedConfig,
     KernelFibConfig,
     LogConfig,
@@ -24,6 +25,7 @@ PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").g
 CONFIGURATION = (ROOT / "docs" / "configuration.md").read_text()
 SECTIONS: dict[str, type[BaseModel]] = {
     "feed, kind: kernel": KernelFeedConfig,
+    "feed, kind: fpm": FpmFeedConfig,
     "feed, kind: exabgp": ExabgpFeedConfig,
     "fib, kind: kernel": KernelFibConfig,
     "fib, kind: vpp": VppFibConfig,
