@@ -20,6 +20,7 @@ _READY_SECONDS = 60.0
 _PROTOCOL = re.compile(
     r"^(?P<name>\S+)\s+(?P<kind>\S+)\s+\S+\s+(?P<state>\S+)\s+\S+\s*(?P<info>.*)$", re.MULTILINE
 )
+_RECEIVED = {what: re.compile(rf"Import {what}:\s+(?P<received>\d+)") for what in ("updates", "withdraws")}
 _COUNTS = re.compile(r"Routes:\s+(?P<imported>\d+) imported.*?(?P<exported>\d+) exported")
 
 
@@ -173,6 +174,12 @@ class Bird:
         """Return how many prefixes BIRD has taken from a session."""
         found = _COUNTS.search(self.command(f"show protocols all {name}"))
         return int(found["imported"]) if found else 0
+
+    def received_from(self, name: str) -> tuple[int, int]:
+        """Return how many announcements and withdrawals have come over a session since BIRD started."""
+        answer = self.command(f"show protocols all {name}")
+        updates, withdraws = (pattern.search(answer) for pattern in _RECEIVED.values())
+        return int(updates["received"]) if updates else 0, int(withdraws["received"]) if withdraws else 0
 
     def withdraw(self, count: int) -> dict[Family, int]:
         """Withdraw whole groups of both families until at least `count` prefixes are gone.

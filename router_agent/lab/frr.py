@@ -15,13 +15,15 @@ from typing import Any
 from router_agent.lab.commands import run
 from router_agent.lab.daemon import Daemon, wait_until
 from router_agent.lab.errors import LabError
-from router_agent.lab.plan import ANNOUNCED, POP_AS, UPLINK, UPSTREAM_AS
+from router_agent.lab.plan import ANNOUNCED, DOWNSTREAM_AS, IN, POP_AS, UPLINK, UPSTREAM_AS
 from router_agent.lab.render import render
 from router_agent.lab.reserved import RESERVED
+from router_agent.lab.root import HOST, Installation
 from router_agent.lab.topology import Topology
 from router_agent.model import Family
 
 _PROGRAMS = Path("/usr/lib/frr")
+_CONFIGURATIONS = Path("/etc/frr")
 _READY_SECONDS = 30.0
 _LONGEST = {Family.IPV4: 32, Family.IPV6: 64}
 """The lab takes what a real table has, which an operator's policy would cut at /24 and /48."""
@@ -37,16 +39,29 @@ class Frr:
     Args:
         topology: of a lab that is built.
         prefixes: how many prefixes of each family the upstream will announce, for the limits.
+        installation: whose programs run.
+        confirmed: announce to a downstream neighbour, and only what the agent has confirmed.
     """
 
-    def __init__(self, topology: Topology, prefixes: Mapping[Family, int]) -> None:
+    def __init__(
+        self,
+        topology: Topology,
+        prefixes: Mapping[Family, int],
+        *,
+        installation: Installation = HOST,
+        confirmed: bool = False,
+    ) -> None:
         self._topology = topology
         self._prefixes = prefixes
+        self._installation = installation
+        self._confirmed = confirmed
         self.pathspace = topology.pop
         # vtysh looks for a path space's configuration in a directory of its name.
-        self.directory = topology.directory / self.pathspace
-        self._runtime = topology.frr_runtime
-        self.daemons = {name: self._daemon(name) for name in _names()}
+        configurations = topology.directory if installation.root is None else _CONFIGURATIONS
+        self._configurations = configurations
+        self.directory = installation.path(configurations / self.pathspace)
+        self._runtime = installation.path(topology.frr_runtime)
+        self.daemons = {name: self._daemon(name) for name in _names(installation)}
 
     @property
     def zebra(self) -> Daemon:
@@ -61,7 +76,9 @@ class Frr:
     @property
     def vtysh(self) -> list[str]:
         """The command of this FRR's shell."""
-        return ["vtysh", "-N", self.pathspace, "--config_dir", str(self.directory.parent)]
+        return self._installation.inside(
+            "vtysh", "-N", self.pathspace, "--config_dir", str(self._configurations)
+        )
 
     def configure(self) -> None:
         """Write frr.conf and let vtysh check its syntax.
@@ -69,18 +86,17 @@ class Frr:
         Raises:
             LabError: vtysh refuses it, or FRR is not installed.
         """
-        if not (_PROGRAMS / "zebra").exists():
+        if not self._installation.has("zebra"):
             raise LabError(f"found no {_PROGRAMS / 'zebra'}, expected FRR: apt-get install frr")
         self.directory.mkdir(exist_ok=True)
         config = self.directory / "frr.conf"
-        config.write_text(frr_config(self._prefixes))
+        config.write_text(frr_config(self._prefixes, confirmed=self._confirmed))
         (self.directory / "vtysh.conf").write_text("")
-        for path in (self.directory, config, self.directory / "vtysh.conf"):
-            shutil.chown(path, "frr", "frr")
+        self._installation.give(self.directory, config, self.directory / "vtysh.conf")
         config.chmod(0o640)
-        run([*self.vtysh, "-C", "-f", str(config)])
+        run([*self.vtysh, "-C", "-f", str(self._configurations / self.pathspace / "frr.conf")])
         self._runtime.mkdir(mode=0o755, parents=True, exist_ok=True)
-        shutil.chown(self._runtime, "frr", "frr")
+        self._installation.give(self._runtime)
 
     def start(self) -> None:
         """Start the daemons, zebra first, and load the configuration.
@@ -150,13 +166,27 @@ class Frr:
 
     def _daemon(self, name: str) -> Daemon:
         extra = ["-s", str(_NETLINK_BUFFER)] if name == "zebra" else []
+        if name == "zebra" and self._confirmed:
+            extra += ["-M", "dplane_fpm_nl", "--asic-offload=notify_on_offload"]
         argv = [str(_PROGRAMS / name), "-N", self.pathspace, "--log", "stdout", *extra]
-        return Daemon(name, argv, namespace=self._topology.pop, directory=self.directory)
+        return Daemon(
+            name,
+            self._installation.inside(*argv),
+            namespace=self._topology.pop,
+            directory=self.directory,
+        )
+
+    def remove(self) -> None:
+        """Remove what was written into an installation of its own; the topology's teardown does the rest."""
+        if self._installation.root is None:
+            return
+        for directory in (self.directory, self._runtime):
+            shutil.rmtree(directory, ignore_errors=True)
 
 
-def frr_config(prefixes: Mapping[Family, int]) -> str:
+def frr_config(prefixes: Mapping[Family, int], *, confirmed: bool = False) -> str:
     """Return the lab's frr.conf."""
-    peers = [
+    peers: list[dict[str, object]] = [
         {
             "name": f"UPSTREAM-V{'4' if family is Family.IPV4 else '6'}",
             "description": f"upstream, {family.label}",
@@ -167,6 +197,19 @@ def frr_config(prefixes: Mapping[Family, int]) -> str:
         }
         for family in Family
     ]
+    if confirmed:
+        peers += [
+            {
+                "name": f"DOWNSTREAM-V{'4' if family is Family.IPV4 else '6'}",
+                "description": f"downstream, {family.label}",
+                "family": _afi(family),
+                "address": IN.neighbour_address(family).ip,
+                "asn": DOWNSTREAM_AS,
+                "maximum_prefixes": 1000,
+                "announce_all": True,
+            }
+            for family in Family
+        ]
     return render(
         "frr.conf.j2",
         hostname="pop1",
@@ -178,6 +221,7 @@ def frr_config(prefixes: Mapping[Family, int]) -> str:
         reserved={_afi(family): [str(prefix) for prefix in RESERVED[family]] for family in Family},
         accept_longest={_afi(family): _LONGEST[family] for family in Family},
         peers=peers,
+        confirmed={"address": "127.0.0.1"} if confirmed else None,
     )
 
 
@@ -185,10 +229,10 @@ def _afi(family: Family) -> str:
     return "ipv4" if family is Family.IPV4 else "ipv6"
 
 
-def _names() -> Iterator[str]:
+def _names(installation: Installation) -> Iterator[str]:
     yield "zebra"
     # From FRR 9 on the configuration of zebra and staticd goes through mgmtd.
-    if (_PROGRAMS / "mgmtd").exists():
+    if installation.has("mgmtd"):
         yield "mgmtd"
     yield "bgpd"
     yield "staticd"

@@ -25,11 +25,13 @@ from router_agent.lab.announcement import expected_port
 from router_agent.lab.commands import run
 from router_agent.lab.counts import RouteCounter
 from router_agent.lab.daemon import Daemon, wait_until
+from router_agent.lab.downstream import Downstream
 from router_agent.lab.errors import LabError
 from router_agent.lab.exabgp import ExaBgp
 from router_agent.lab.frr import Frr
 from router_agent.lab.plan import IN, OUT, POP_AS, PORTS
 from router_agent.lab.plane import KernelPlane, Plane, VppPlane, vpp_available
+from router_agent.lab.root import HOST, newer_frr
 from router_agent.lab.table import Table
 from router_agent.lab.topology import RUNTIME, Topology
 from router_agent.lab.upstream import Upstream
@@ -44,6 +46,8 @@ EXABGP_PROTOCOL = 45
 _SESSION_SECONDS = 60.0
 _NEIGHBOUR_SECONDS = 10.0
 _DISCARD = 9
+_QUIET_SECONDS = 3
+"""zebra pauses for a second where its buffer for the agent is full."""
 
 
 class SpeakerKind(StrEnum):
@@ -73,14 +77,18 @@ class Lab:
         table: what the upstream announces.
         speaker: who speaks BGP in the POP.
         fib: what forwards.
+        confirmed: FRR announces only what the agent has confirmed, to a downstream neighbour as well; it is
+            one that can, see `router_agent.lab.root`.
 
     Attributes:
         topology: namespaces and wires.
         upstream: BIRD.
+        downstream: a BIRD that is told all the POP announces, or None.
         frr: FRR, or None with ExaBGP.
         exabgp: ExaBGP, or None with FRR.
         plane: the forwarding plane.
         agent: router-agent.
+        agent_pipelines: what its agent.yaml lists.
         keep: leave everything up at the end.
     """
 
@@ -91,12 +99,18 @@ class Lab:
         table: Table,
         speaker: SpeakerKind = SpeakerKind.FRR,
         fib: FibKind = FibKind.KERNEL,
+        confirmed: bool = False,
     ) -> None:
+        if confirmed and speaker is not SpeakerKind.FRR:
+            raise LabError(
+                f"found {speaker.value} with confirmed advertisement, expected frr: zebra asks for it"
+            )
         self.topology = Topology(name)
         self.table = table
         self.speaker = speaker
         self.keep = False
         self.upstream = Upstream(self.topology, table)
+        self.downstream = Downstream(self.topology) if confirmed else None
         self.plane: Plane = VppPlane(self.topology) if fib is FibKind.VPP else KernelPlane(self.topology)
         self.exabgp: ExaBgp | None = None
         self.frr: Frr | None = None
@@ -104,8 +118,10 @@ class Lab:
         if speaker is SpeakerKind.EXABGP:
             self.exabgp = ExaBgp(self.topology, relay_socket)
         else:
-            self.frr = Frr(self.topology, self.table_sizes)
-        self.agent = Agent(self.topology, self._pipelines(str(relay_socket)))
+            installation = newer_frr() if confirmed else HOST
+            self.frr = Frr(self.topology, self.table_sizes, installation=installation, confirmed=confirmed)
+        self.agent_pipelines = self._pipelines(str(relay_socket))
+        self.agent = Agent(self.topology, self.agent_pipelines)
         self._teardown = ExitStack()
         self._pop_routes: RouteCounter | None = None
         self._own_routes = dict.fromkeys(Family, 0)
@@ -138,6 +154,8 @@ class Lab:
         speakers = [*self.frr.daemons.values()] if self.frr else []
         if self.exabgp:
             speakers.append(self.exabgp.daemon)
+        if self.downstream:
+            speakers.append(self.downstream.daemon)
         return [self.upstream.daemon, *speakers]
 
     def configure(self) -> None:
@@ -147,7 +165,7 @@ class Lab:
             LabError: a daemon is not installed or refuses its configuration.
         """
         self.upstream.configure()
-        for part in (self.frr, self.exabgp, self.agent):
+        for part in (self.frr, self.exabgp, self.agent, self.downstream):
             if part is not None:
                 part.configure()
 
@@ -170,6 +188,8 @@ class Lab:
             LabError: they do not come up.
         """
         self.upstream.start()
+        if self.downstream:
+            self.downstream.start()
         if self.frr:
             self.frr.start()
         if self.exabgp:
@@ -177,13 +197,14 @@ class Lab:
         self.wait_established()
 
     def wait_established(self, *, seconds: float = _SESSION_SECONDS) -> None:
-        """Wait until the upstream has both sessions up.
+        """Wait until the neighbours have all their sessions up.
 
         Raises:
             LabError: they do not come up.
         """
+        neighbours = [self.upstream, *([self.downstream] if self.downstream else [])]
         wait_until(
-            lambda: all(self.upstream.established(family) for family in Family),
+            lambda: all(neighbour.all_established() for neighbour in neighbours),
             "the BGP sessions to be established",
             seconds=seconds,
             daemons=self.daemons,
@@ -295,11 +316,10 @@ class Lab:
         return [address for address in wanted if address not in known]
 
     def _pipelines(self, relay_socket: str) -> list[dict[str, Any]]:
-        into_fib = {
-            "name": "fib",
-            "feed": {"kind": "kernel", "namespace": self.topology.pop, "tables": [MAIN_TABLE]},
-            "fib": self.plane.fib(),
-        }
+        feed: dict[str, Any] = {"kind": "kernel", "namespace": self.topology.pop, "tables": [MAIN_TABLE]}
+        if self.downstream:
+            feed |= {"kind": "fpm", "quiet_seconds": _QUIET_SECONDS, "lost_seconds": 0}
+        into_fib = {"name": "fib", "feed": feed, "fib": self.plane.fib()}
         if self.speaker is SpeakerKind.FRR:
             return [into_fib]
         into_kernel = {
@@ -320,6 +340,8 @@ class Lab:
         self.plane.stop()
         for daemon in (self.agent.daemon, *self.daemons):
             daemon.kill()
+        if self.frr:
+            self.frr.remove()
         self.topology.remove()
 
 

@@ -20,6 +20,7 @@ Interface: TypeAlias = IPv4Interface | IPv6Interface
 
 UPSTREAM_AS = 64496
 POP_AS = 64500
+DOWNSTREAM_AS = 64510
 
 ANNOUNCED = {Family.IPV4: "192.0.2.0/24", Family.IPV6: "2001:db8:ffff::/48"}
 """What the POP itself announces: its service prefixes."""
@@ -69,6 +70,10 @@ class Port:
     def gateway(self, family: Family) -> Address:
         """Return the neighbour's address without the length: the next hop of routes that leave here."""
         return self.far_address(family).ip
+
+    def neighbour_address(self, family: Family) -> Interface:
+        """Return the address of a neighbour that no route leads to."""
+        return self._host(family, 3)
 
     def _host(self, family: Family, host: int) -> Interface:
         if family is Family.IPV4:

@@ -24,7 +24,7 @@ from router_agent.model import Address, Family
 RUNTIME = Path("/run/router-agent-lab")
 """Parent of the labs' directories: short, because socket paths are limited, and readable by FRR's user."""
 
-FRR_RUNTIME = Path("/var/run/frr")
+FRR_RUNTIME = Path("/run/frr")
 
 _NAME = re.compile(r"[a-z][a-z0-9-]{0,23}")
 _END_SECONDS = 30.0
