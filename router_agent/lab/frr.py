@@ -31,6 +31,8 @@ _HEADROOM = 1.25
 
 _NETLINK_BUFFER = 90_000_000
 """Bytes; Debian's own setting of zebra."""
+_RETAIN_SECONDS = 300
+"""For so long a starting zebra keeps the routes that a killed one left: the default of role frr."""
 
 
 class Frr:
@@ -165,7 +167,7 @@ class Frr:
         return sum(int(peer.get("pfxRcd", 0)) for peer in peers.values())
 
     def _daemon(self, name: str) -> Daemon:
-        extra = ["-s", str(_NETLINK_BUFFER)] if name == "zebra" else []
+        extra = ["-s", str(_NETLINK_BUFFER), "-K", str(_RETAIN_SECONDS)] if name == "zebra" else []
         if name == "zebra" and self._confirmed:
             extra += ["-M", "dplane_fpm_nl", "--asic-offload=notify_on_offload"]
         argv = [str(_PROGRAMS / name), "-N", self.pathspace, "--log", "stdout", *extra]

@@ -322,7 +322,12 @@ def router(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Router]:
     router = Router(directory)
     try:
         daemons = render(
-            "daemons.j2", bfd=True, rpki=has_rpki(), netlink_buffer=9_000_000, maximum_files=1024
+            "daemons.j2",
+            bfd=True,
+            rpki=has_rpki(),
+            netlink_buffer=9_000_000,
+            retain_seconds=300,
+            maximum_files=1024,
         )
         router.start(daemons)
         yield router

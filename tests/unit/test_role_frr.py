@@ -88,7 +88,13 @@ CASES: dict[str, tuple[str, dict[str, Any]]] = {
     "role-frr.conf": ("frr.conf.j2", role_variables()),
     "role-daemons": (
         "daemons.j2",
-        {"bfd": True, "rpki": True, "netlink_buffer": 90_000_000, "maximum_files": 4096},
+        {
+            "bfd": True,
+            "rpki": True,
+            "netlink_buffer": 90_000_000,
+            "retain_seconds": 300,
+            "maximum_files": 4096,
+        },
     ),
     "role-frr.sources": (
         "frr-repository.sources.j2",
@@ -293,9 +299,11 @@ def test_the_name_of_the_host_makes_no_difference() -> None:
 
 
 def test_daemons_and_their_options_are_read() -> None:
-    text = render("daemons.j2", bfd=False, rpki=True, netlink_buffer=1000, maximum_files=4096)
+    text = render(
+        "daemons.j2", bfd=False, rpki=True, netlink_buffer=1000, retain_seconds=60, maximum_files=4096
+    )
     assert wanted_daemons(text) == {
-        "zebra": ["-A", "127.0.0.1", "-s", "1000"],
+        "zebra": ["-A", "127.0.0.1", "-s", "1000", "-K", "60"],
         "mgmtd": ["-A", "127.0.0.1"],
         "staticd": ["-A", "127.0.0.1"],
         "bgpd": ["-A", "127.0.0.1", "-M", "rpki"],
