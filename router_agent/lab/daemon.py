@@ -24,7 +24,7 @@ class Daemon:
         argv: program and arguments; it must stay in the foreground.
         namespace: network namespace to run in; None for ours.
         directory: where its log goes.
-        environment: the whole environment; None for ours.
+        environment: the whole environment of the next start; None for ours.
         stop_seconds: how long it may take to end after SIGTERM before it is killed.
     """
 
@@ -42,7 +42,7 @@ class Daemon:
         self.log = directory / f"{name}.log"
         self._argv = [*argv]
         self._namespace = namespace
-        self._environment = environment
+        self.environment = environment
         self._stop_seconds = stop_seconds
         self._process: subprocess.Popen[bytes] | None = None
 
@@ -79,7 +79,7 @@ class Daemon:
                 stdout=log,
                 stderr=log,
                 start_new_session=True,
-                env=None if self._environment is None else dict(self._environment),
+                env=None if self.environment is None else dict(self.environment),
             )
 
     def signal(self, number: signal.Signals) -> None:

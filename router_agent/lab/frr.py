@@ -20,7 +20,7 @@ from router_agent.lab.render import render
 from router_agent.lab.reserved import RESERVED
 from router_agent.lab.root import HOST, Installation
 from router_agent.lab.topology import Topology
-from router_agent.model import Family
+from router_agent.model import Address, Family
 
 _PROGRAMS = Path("/usr/lib/frr")
 _CONFIGURATIONS = Path("/etc/frr")
@@ -148,6 +148,28 @@ class Frr:
         for daemon in reversed(self.daemons.values()):
             daemon.stop()
 
+    def change_next_hop(self, next_hops: Mapping[Family, Address] | None) -> None:
+        """Give every prefix of the upstream these next hops, or with None those it is announced with.
+
+        Raises:
+            LabError: FRR refuses it.
+        """
+        for family in Family:
+            six = "ipv6 " if family is Family.IPV6 else "ip "
+            scope = "global " if family is Family.IPV6 else ""
+            verb = "no set" if next_hops is None else "set"
+            value = "" if next_hops is None else f" {scope}{next_hops[family]}"
+            if next_hops is None and family is Family.IPV6:
+                value = " global"
+            commands = (
+                "configure terminal",
+                f"route-map {_peer_name(family)}-IN permit 20",
+                f"{verb} {six}next-hop{value}",
+                "end",
+                f"clear bgp {_afi(family)} unicast * soft in",
+            )
+            run([*self.vtysh, *(word for command in commands for word in ("-c", command))])
+
     def show(self, command: str) -> Any:
         """Return the parsed answer to a ``show … json`` command.
 
@@ -190,7 +212,7 @@ def frr_config(prefixes: Mapping[Family, int], *, confirmed: bool = False) -> st
     """Return the lab's frr.conf."""
     peers: list[dict[str, object]] = [
         {
-            "name": f"UPSTREAM-V{'4' if family is Family.IPV4 else '6'}",
+            "name": _peer_name(family),
             "description": f"upstream, {family.label}",
             "family": _afi(family),
             "address": UPLINK.gateway(family),
@@ -225,6 +247,10 @@ def frr_config(prefixes: Mapping[Family, int], *, confirmed: bool = False) -> st
         peers=peers,
         confirmed={"address": "127.0.0.1"} if confirmed else None,
     )
+
+
+def _peer_name(family: Family) -> str:
+    return f"UPSTREAM-V{'4' if family is Family.IPV4 else '6'}"
 
 
 def _afi(family: Family) -> str:

@@ -6,14 +6,80 @@ module's. Tests marked ``vpp`` are skipped where there is none.
 
 from __future__ import annotations
 
+import json
 import os
 import secrets
 from collections.abc import Iterator
+from dataclasses import asdict, dataclass
+from pathlib import Path
 
 import pytest
+from rich import box
+from rich.console import Console
+from rich.table import Table
 
 from router_agent.lab.plane import vpp_available
 from router_agent.lab.topology import Topology
+
+
+@dataclass(frozen=True, slots=True)
+class Fault:
+    """What a fault cost.
+
+    Attributes:
+        name: what was done.
+        fib: ``kernel`` or ``vpp``.
+        prefixes: in the FIB afterwards.
+        sent: packets, from before the fault until after the FIB was right again.
+        lost: of those.
+        lossy_seconds: how long packets were lost, in intervals of 10 ms that had a loss.
+        in_sync_seconds: from the fault until BGP, kernel and FIB agreed again.
+        stale: prefixes in the FIB then that the kernel did not have; missing and different likewise.
+    """
+
+    name: str
+    fib: str
+    prefixes: int
+    sent: int
+    lost: int
+    lossy_seconds: float
+    in_sync_seconds: float
+    stale: int
+    missing: int
+    different: int
+
+
+FAULTS = pytest.StashKey[list[Fault]]()
+REPORT = Path(__file__).parents[2] / "build" / "faults.json"
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Make room for what tests find out."""
+    config.stash[FAULTS] = []
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    """Print what each fault cost, and write it to build/faults.json."""
+    found = terminalreporter.config.stash[FAULTS]
+    if not found:
+        return
+    REPORT.parent.mkdir(exist_ok=True)
+    REPORT.write_text(json.dumps([asdict(row) for row in found], indent=2) + "\n")
+    table = Table(box=box.SIMPLE_HEAD, title="what faults cost", title_justify="left")
+    table.add_column("fault")
+    table.add_column("FIB")
+    headings = ("prefixes", "sent", "lost", "lossy s", "in sync s", "stale", "missing", "different")
+    for heading in headings:
+        table.add_column(heading, justify="right")
+    for row in found:
+        counts = (f"{n:,}" for n in (row.prefixes, row.sent, row.lost))
+        seconds = (f"{s:.2f}" for s in (row.lossy_seconds, row.in_sync_seconds))
+        wrong = (f"{n:,}" for n in (row.stale, row.missing, row.different))
+        table.add_row(row.name, row.fib, *counts, *seconds, *wrong)
+    console = Console(width=150)
+    with console.capture() as captured:
+        console.print(table)
+    terminalreporter.write(captured.get())
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
