@@ -148,23 +148,18 @@ class Frr:
         for daemon in reversed(self.daemons.values()):
             daemon.stop()
 
-    def change_next_hop(self, next_hops: Mapping[Family, Address] | None) -> None:
-        """Give every prefix of the upstream these next hops, or with None those it is announced with.
+    def set_next_hops(self, next_hops: Mapping[Family, Address], *, undo: bool = False) -> None:
+        """Give every prefix of the upstream these next hops, or again those it is announced with.
 
         Raises:
             LabError: FRR refuses it.
         """
-        for family in Family:
-            six = "ipv6 " if family is Family.IPV6 else "ip "
-            scope = "global " if family is Family.IPV6 else ""
-            verb = "no set" if next_hops is None else "set"
-            value = "" if next_hops is None else f" {scope}{next_hops[family]}"
-            if next_hops is None and family is Family.IPV6:
-                value = " global"
+        for family, next_hop in next_hops.items():
+            kind = "ip next-hop" if family is Family.IPV4 else "ipv6 next-hop global"
             commands = (
                 "configure terminal",
                 f"route-map {_peer_name(family)}-IN permit 20",
-                f"{verb} {six}next-hop{value}",
+                f"{'no ' if undo else ''}set {kind} {next_hop}",
                 "end",
                 f"clear bgp {_afi(family)} unicast * soft in",
             )
