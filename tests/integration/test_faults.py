@@ -6,7 +6,7 @@ Times are reported and not judged; what must hold is which faults may lose packe
 equals the control plane's kernel afterwards, route by route.
 
     make faults                 112,000 prefixes
-    make faults TABLE=full      1,170,000
+    make faults FULL=1          1,170,000
 """
 
 from __future__ import annotations

@@ -29,8 +29,8 @@ from router_agent.traffic.scenario import Destinations, Scenario
 from router_agent.vpp.routes import RouteCodec
 from router_agent.vpp.session import VppSession
 
-FULL = os.environ.get("TABLE") == "full"
-"""With the table of a whole Internet, as ``make faults TABLE=full`` asks for."""
+FULL = bool(os.environ.get("FULL_TABLE"))
+"""With the table of a whole Internet, as ``make faults FULL=1`` asks for."""
 
 Routes: TypeAlias = dict[str, set[tuple[str, str]]]
 """Prefix as iproute2 writes it, to its legs: gateway and interface, or a route type where there are none."""
