@@ -43,7 +43,8 @@ help: ## list the targets
 	@echo '  make lab      SPEAKER=frr|exabgp FIB=vpp|kernel TABLE=FILE IPV4=N IPV6=N KEEP=1'
 	@echo '  make lab-vm   VPP_DEBS=DIR KEEP=1             make acceptance  VPP_DEBS=DIR ARGS="-k word"'
 	@echo '  make guest    VPP_DEBS=DIR ARGS="-k word"'
-	@echo '  make test     ARGS="-k word"      make faults   FULL=1\n  make bench  ONLY=name ROUTES_FILE=file      make lock  UPGRADE=1'
+	@echo '  make test     ARGS="-k word"      make faults   FULL=1'
+	@echo '  make bench    ONLY=name ROUTES_FILE=file      make lock     UPGRADE=1'
 
 .PHONY: lab
 lab: ## carry a full BGP table into a forwarding plane, send traffic: exits 0 PASS, 1 FAIL, 2 INVALID
