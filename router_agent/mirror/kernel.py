@@ -16,7 +16,13 @@ from router_agent.netlink.sockets import DumpInterruptedError, DumpSocket
 
 Address: TypeAlias = IPv4Interface | IPv6Interface
 
-GROUPS = (c.RTNLGRP_LINK, c.RTNLGRP_IPV4_IFADDR, c.RTNLGRP_IPV6_IFADDR, c.RTNLGRP_MPLS_NETCONF)
+GROUPS = (
+    c.RTNLGRP_LINK,
+    c.RTNLGRP_IPV4_IFADDR,
+    c.RTNLGRP_IPV6_IFADDR,
+    c.RTNLGRP_MPLS_NETCONF,
+    c.RTNLGRP_MPLS_ROUTE,
+)
 """Events after which it is read again."""
 
 _TRIES = 5
@@ -37,6 +43,7 @@ class KernelInterface:
         parent: ifindex of the interface a VLAN device is above; 0 for none.
         vlan: VLAN id (802.1Q) of a VLAN device, None for others.
         labelled: takes packets with MPLS labels.
+        vrf: table of a VRF device; 0 for other interfaces.
     """
 
     index: int
@@ -48,6 +55,7 @@ class KernelInterface:
     parent: int = 0
     vlan: int | None = None
     labelled: bool = False
+    vrf: int = 0
 
 
 async def read_kernel(dumps: DumpSocket, namespace: str | None) -> dict[int, KernelInterface]:
@@ -58,10 +66,10 @@ async def read_kernel(dumps: DumpSocket, namespace: str | None) -> dict[int, Ker
         DumpInterruptedError: things changed during each of several tries.
         NamespaceError: the namespace cannot be entered.
     """
-    links = [state for body in await _dump(dumps, c.RTM_GETLINK, LINK_REQUEST) if (state := parse_link(body))]
+    links = [state for body in await dump(dumps, c.RTM_GETLINK, LINK_REQUEST) if (state := parse_link(body))]
     addresses: dict[int, set[Address]] = {}
     for family in Family:
-        for body in await _dump(dumps, c.RTM_GETADDR, address_request(family)):
+        for body in await dump(dumps, c.RTM_GETADDR, address_request(family)):
             index, address, length = parse_address(body)
             addresses.setdefault(index, set()).add(ip_interface(f"{ip_address(address)}/{length}"))
     labelled = _labelled([state.link.name for state in links], namespace)
@@ -90,12 +98,19 @@ def assemble(
             parent=state.lower if state.vlan is not None else 0,
             vlan=state.vlan,
             labelled=state.link.name in labelled,
+            vrf=state.vrf_table,
         )
         for state in links
     }
 
 
-async def _dump(dumps: DumpSocket, kind: int, request: bytes) -> list[bytes]:
+async def dump(dumps: DumpSocket, kind: int, request: bytes) -> list[bytes]:
+    """Return the bodies of a small dump, trying again when it was interrupted.
+
+    Raises:
+        NetlinkError: the kernel refuses.
+        DumpInterruptedError: it was interrupted each time.
+    """
     for _ in range(_TRIES - 1):
         try:
             return await _dump_once(dumps, kind, request)

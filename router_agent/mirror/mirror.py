@@ -17,7 +17,8 @@ from typing import Any
 
 from router_agent.fibs.fib import FibError, FibLostError
 from router_agent.mirror.aspects import Aspect
-from router_agent.mirror.kernel import GROUPS, read_kernel
+from router_agent.mirror.kernel import GROUPS, KernelInterface, read_kernel
+from router_agent.mirror.labels import entries, read_label_routes
 from router_agent.mirror.plan import plan
 from router_agent.mirror.vpp import MESSAGES, Step, read_vpp
 from router_agent.namespaces import NamespaceError
@@ -29,8 +30,9 @@ from router_agent.netlink.sockets import (
     EventSocket,
     NetlinkError,
 )
+from router_agent.vpp.labels import VppLabels
 from router_agent.vpp.pairs import is_in, read_pairs
-from router_agent.vpp.session import VppSession
+from router_agent.vpp.session import VppSession, error_name
 
 log = logging.getLogger(__name__)
 
@@ -53,7 +55,7 @@ class Mirror:
 
     Attributes:
         problem: why nothing is mirrored now, None when all is well.
-        refused: what VPP refused in the last pass, in words.
+        refused: what VPP could not be given in the last pass, in words.
     """
 
     def __init__(
@@ -77,6 +79,7 @@ class Mirror:
         self.problem: str | None = None
         self.refused: tuple[str, ...] = ()
         self.passes = 0
+        self._labels: VppLabels | None = None
 
     async def run(self) -> None:
         """Mirror until cancelled; what VPP holds then stays."""
@@ -103,6 +106,7 @@ class Mirror:
             loop.add_reader(events.fileno(), self._drain, events)
             stack.callback(loop.remove_reader, events.fileno())
             await self._session.open()
+            self._labels = None
             self._session.require(MESSAGES)
             refuse_other_owner(await self._session.cli("show lcp"), self._aspects)
             await self._session.call("want_interface_events", enable_disable=1, pid=os.getpid())
@@ -132,13 +136,31 @@ class Mirror:
                 break
             for step in steps:
                 await self._apply(step, refused)
+        if Aspect.MPLS in self._aspects and state.label_table:
+            await self._mirror_labels(dumps, kernel, {pair.link: pair.port for pair in state.pairs}, refused)
         for words in refused.keys() - set(self.refused):
-            log.warning("%s: VPP refused to %s: %s", self._name, words, refused[words])
+            log.warning("%s: VPP cannot %s: %s", self._name, words, refused[words])
         self.refused = tuple(sorted(refused))
         self.passes += 1
         if self.problem is not None:
             log.info("%s: interfaces are mirrored again", self._name)
             self.problem = None
+
+    async def _mirror_labels(
+        self,
+        dumps: DumpSocket,
+        kernel: Mapping[int, KernelInterface],
+        ports: Mapping[int, int],
+        refused: dict[str, str],
+    ) -> None:
+        if self._labels is None:
+            self._labels = VppLabels(self._session)
+            await self._labels.learn()
+        routes = await read_label_routes(dumps, self._namespace)
+        wanted, problems = entries(routes, kernel, ports, self._tables)
+        answers = await self._labels.write(wanted)
+        refused.update((f"forward label {label}", why) for label, why in problems.items())
+        refused.update((f"forward label {label}", error_name(n)) for (label, _), n in answers.items())
 
     async def _apply(self, step: Step, refused: dict[str, str]) -> None:
         try:

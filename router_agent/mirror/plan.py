@@ -179,6 +179,7 @@ def _links(matched: Matched, vpp: VppState) -> Iterator[Step]:
 
 def _labels(matched: Matched, vpp: VppState) -> Iterator[Step]:
     if not vpp.label_table and any(link.labelled for link, _, _ in matched):
+        # VPP itself wants it before an interface takes labels.
         table = {"mt_table_id": 0, "mt_name": "default"}
         yield Step(
             "make the table of MPLS labels", "mpls_table_add_del", {"mt_is_add": True, "mt_table": table}
