@@ -17,7 +17,11 @@ from router_agent.model import U64, Family, v4_keys, v6_keys
 
 # mrtparse sets SIGPIPE to its default when imported: a peer that closes a socket would then end this process.
 _former = signal.getsignal(signal.SIGPIPE)
-from mrtparse import AFI_T, MRT_T, TD_V2_ST, AfiSpecRib, Reader  # noqa: E402
+from mrtparse import AFI_T, TD_V2_ST, AfiSpecRib  # noqa: E402
+from mrtparse import BGP4MP_ST as BGP4MP_ST  # noqa: E402 - for others that must not lose SIGPIPE either
+from mrtparse import MRT_T as MRT_T  # noqa: E402
+from mrtparse import MrtFormatError as MrtFormatError  # noqa: E402
+from mrtparse import Reader as Reader  # noqa: E402
 
 signal.signal(signal.SIGPIPE, _former)
 

@@ -78,10 +78,10 @@ def read_table(path: Path, ipv4: int | None = None, ipv6: int | None = None) -> 
         TableError: the file cannot be read or holds something else.
     """
     try:
-        with _unpacked(path) as file:
+        with unpacked(path) as file:
             head = file.read(12)
         read = read_mrt if looks_like_mrt(head) else read_prefix_list
-        with _unpacked(path) as file:
+        with unpacked(path) as file:
             columns = read(file, str(path))
     except (OSError, EOFError, lzma.LZMAError) as error:
         raise TableError(
@@ -97,13 +97,14 @@ def read_table(path: Path, ipv4: int | None = None, ipv6: int | None = None) -> 
     return Table(limited[Family.IPV4], limited[Family.IPV6], str(path), left_out)
 
 
-def _unpacked(path: Path) -> IO[bytes]:
+def unpacked(path: Path) -> IO[bytes]:
+    """Open a file that may be packed with gzip, bzip2 or xz."""
     with path.open("rb") as file:
         opener = _OPENERS.get(file.read(2))
     if opener is None:
         return path.open("rb")
-    unpacked: IO[bytes] = opener(path, "rb")
-    return unpacked
+    opened: IO[bytes] = opener(path, "rb")
+    return opened
 
 
 def _distinct(keys: U64) -> U64:
