@@ -33,6 +33,7 @@ from router_agent.model import (
     Link,
     Mask,
     Neighbour,
+    Operation,
     Outcomes,
     Reason,
     RouteBatch,
@@ -93,6 +94,7 @@ class Writes:
 class Counts:
     """Events of a pipeline since the agent started."""
 
+    route_events: int = 0
     snapshots: int = 0
     unclean_snapshots: int = 0
     fib_losses: int = 0
@@ -189,6 +191,7 @@ class Pipeline:
         reconciler = self.reconcilers.get((batch.family, batch.table))
         if reconciler is None:
             return
+        self.counts.route_events += int((batch.operations != Operation.FOUND).sum())
         changed = reconciler.rib.apply(batch)
         if confirmer := self.confirmers.get(reconciler):
             # The same path as before asks for an answer, too.

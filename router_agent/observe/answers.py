@@ -101,6 +101,10 @@ class PipelineStatus(_Answer):
         last_resync: when the last full reading of the feed ended cleanly.
         resyncs: full readings that ended cleanly since the agent started.
         overruns: times the feed lost events and had to read everything again.
+        events: route changes the feed told of, besides readings of everything; more than the writes where
+            changes of one prefix met before they were written.
+        path_sets: ids of path sets that feed and FIB keep memory for; those in use are not known to be fewer
+            before the next reading or sweep.
         writes: what was written.
         neighbours: neighbours copied into the FIB.
         audit: how the comparison of the FIB with what was written goes.
@@ -118,6 +122,8 @@ class PipelineStatus(_Answer):
     last_resync: datetime | None = None
     resyncs: int = 0
     overruns: int = 0
+    events: int = 0
+    path_sets: int = 0
     writes: Writes = Field(default_factory=Writes)
     neighbours: int = 0
     audit: AuditStatus | None = None

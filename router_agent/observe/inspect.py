@@ -57,6 +57,8 @@ def pipeline_status(pipeline: Pipeline, feed: str, fib: str, audit: Audit) -> Pi
         last_resync=last,
         resyncs=pipeline.counts.snapshots,
         overruns=pipeline.feed.overruns,
+        events=pipeline.counts.route_events,
+        path_sets=pipeline.feed.path_limit + pipeline.fib.path_limit - 2,
         writes=Writes(
             added=writes.added, replaced=writes.replaced, deleted=writes.deleted, refused=writes.refused
         ),
