@@ -46,6 +46,8 @@ _log = logging.getLogger(__name__)
 
 _BACKOFF_SECONDS = (0.1, 0.2, 0.5, 1.0, 2.0, 5.0)
 _LAGS_KEPT = 4096
+_PATHS_ALLOWED = 1024
+"""The feed's path ids are looked through for unused ones when there are more, and again when they double."""
 _MOST_COVERED = 256
 """Wanted routes that a reading did not show are asked about one by one when they are no more than so many."""
 
@@ -154,6 +156,7 @@ class Pipeline:
         self._following = False
         self._reread = False
         self._sweep_paths = False
+        self._paths_allowed = _PATHS_ALLOWED
         self._resynced: asyncio.Future[None] | None = None
         self._oldest: float | None = None
         self._wake = asyncio.Event()
@@ -336,6 +339,8 @@ class Pipeline:
                     await self._pass_everything()
                     self._finish_resync()
                 await self._pass_touched()
+                if self.feed.path_limit > self._paths_allowed:
+                    self._forget_unused_paths()
                 await self._forget_unused_targets()
 
     def _finish_resync(self) -> None:
@@ -488,6 +493,7 @@ class Pipeline:
         self.feed.retain(in_use)
         self._translation.forget(in_use)
         self._sweep_paths = True
+        self._paths_allowed = max(_PATHS_ALLOWED, len(in_use), 2 * int(in_use.sum()))
 
     def _paths_in_use(self) -> Mask:
         limit = self.feed.path_limit
@@ -497,7 +503,7 @@ class Pipeline:
         return in_use
 
     async def _forget_unused_targets(self) -> None:
-        """After a clean snapshot, when all is written: let the FIB forget the path ids that nothing has."""
+        """Once the feed's were forgotten and all is written, let the FIB forget path ids that nothing has."""
         if not self._sweep_paths or any(r.pending for r in self.reconcilers.values()):
             return
         async with self._fib_free:

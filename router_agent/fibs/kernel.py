@@ -332,7 +332,8 @@ class KernelFib:
         return False
 
     async def retain_paths(self, in_use: Mask) -> None:
-        """See `Fib`. Path sets are few, and kept."""
+        """See `Fib`."""
+        self._sets.release(in_use)
 
     def path_id(self, wanted: PathSet, current: int = ABSENT) -> int | Reason:
         """See `Fib`. A path without interface gets the one that the kernel reaches its gateway by."""
