@@ -1,0 +1,269 @@
+"""One churn trial: a stream is replayed while packets flow and the processes are watched.
+
+Traffic goes to prefixes that stay, where no packet may be lost, and to such as change, where packets are lost
+while nobody announces the prefix; the forwarding plane's counters say where those went.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from contextlib import ExitStack
+from dataclasses import dataclass
+
+import numpy as np
+
+from router_agent.fibs.kernel import KernelFib
+from router_agent.lab.churn import WITHDRAWN, Churn
+from router_agent.lab.daemon import wait_until
+from router_agent.lab.lab import Lab
+from router_agent.lab.markers import VppMarkers, with_markers
+from router_agent.lab.plane import VppPlane
+from router_agent.lab.replay import Progress, Replay, begun
+from router_agent.lab.watch import NetlinkQueues, Watch
+from router_agent.model import I64, MAIN_TABLE, U32, U64, Family, Mask
+from router_agent.observe.answers import PipelineStatus, State
+from router_agent.prefix_table import PrefixTable
+from router_agent.traffic.background import BackgroundTraffic
+from router_agent.traffic.ledger import Ledger, LedgerKeeper
+from router_agent.traffic.scenario import Destinations, Scenario
+
+AGENT, FIB = "agent", "fib"
+"""Names of the watched processes; a kernel FIB is no process."""
+
+BGP_PROTOCOL, _METRIC = 186, 20
+"""What zebra writes BGP's routes with: RTPROT_BGP of linux/rtnetlink.h, and the distance of eBGP."""
+
+_SETTLE_SECONDS = 60.0
+_FLOW_SECONDS = 20.0
+
+
+@dataclass(frozen=True)
+class Trial:
+    """What a trial found.
+
+    Attributes:
+        changes: changes replayed.
+        progress: when they went out.
+        events: route changes that reached the agent.
+        writes: routes it wrote: fewer where changes of one prefix met before they were written.
+        lag_p50, lag_p99: as the agent says, in seconds: from the first event of a pass to its last answer.
+        markers: as an outsider sees it, in seconds: from the sender to VPP; none with a kernel FIB.
+        overruns: times the agent lost events and read everything again.
+        resyncs: times it read everything.
+        drops: events that the kernel dropped for the agent.
+        watch: CPU and memory meanwhile.
+        staying_sent, staying_lost: packets to prefixes that stay.
+        changing_sent, changing_lost: packets to prefixes that change.
+        ledger: where the lost ones went.
+    """
+
+    changes: int
+    progress: Progress
+    events: int
+    writes: int
+    lag_p50: float
+    lag_p99: float
+    markers: tuple[float, ...]
+    overruns: int
+    resyncs: int
+    drops: int
+    watch: Watch
+    staying_sent: int
+    staying_lost: int
+    changing_sent: int
+    changing_lost: int
+    ledger: Ledger
+
+    @property
+    def rate(self) -> float:
+        """Changes a second that were really sent."""
+        return self.changes / self.progress.seconds if self.progress.seconds else 0.0
+
+
+@dataclass(frozen=True)
+class Load:
+    """Traffic of a trial: packets a second, and how many prefixes that stay and that change they go to."""
+
+    pps: float = 5_000.0
+    staying: int = 1_000
+    changing: int = 200
+
+
+def marked(lab: Lab, churn: Churn, count: int) -> tuple[Churn, tuple[int, ...]]:
+    """Return the stream with markers where somebody can look for them: with VPP."""
+    if not isinstance(lab.plane, VppPlane):
+        return churn, ()
+    churn, numbers = with_markers(churn, count)
+    return churn, tuple(numbers.tolist())
+
+
+def run_trial(lab: Lab, churn: Churn, replay: Replay, markers: tuple[int, ...], load: Load) -> Trial:
+    """Replay a stream whose table is loaded, and wait until everything has arrived in the FIB.
+
+    Args:
+        lab: a POP that holds what the stream's table leads to before its first change.
+        churn: the stream.
+        replay: how it gets into the POP.
+        markers: which changes are markers.
+        load: traffic meanwhile.
+
+    Raises:
+        LabError: something ended, or the FIB does not get there.
+    """
+    destinations, stays = _destinations(churn, load)
+    script = replay.script(churn)
+    progress = begun(script)
+    before, drops = _status(lab), agent_queues(lab).drops
+    pids = {AGENT: lab.agent.daemon.pid}
+    if isinstance(lab.plane, VppPlane):
+        pids[FIB] = lab.plane.process.pid
+    keeper = LedgerKeeper(lab.counters())
+    keeper.open()
+    scenario = Scenario(name="churn", destinations=destinations, rate_pps=load.pps)
+    traffic = BackgroundTraffic(scenario, lab.endpoints, max_duration_s=churn.duration + 600)
+    watch = Watch(pids)
+    seen = None
+    with traffic:
+        _wait_flowing(traffic, load.pps)
+        with ExitStack() as stack:
+            stack.enter_context(watch)
+            if markers:
+                assert isinstance(lab.plane, VppPlane)
+                numbers = np.array(markers, np.int64)
+                seen = VppMarkers(lab.plane.process.api_socket, churn, numbers, script, progress)
+                stack.enter_context(seen)
+            replay.run(script, progress)
+        wait_replayed(lab, churn, replay)
+        _wait_flowing(traffic, load.pps)
+    after = _status(lab)
+    result = traffic.result
+    lost = result.sent_to - result.arrived.sum(axis=0)
+    return Trial(
+        changes=len(churn),
+        progress=progress,
+        events=after.events - before.events,
+        writes=_written(after) - _written(before),
+        lag_p50=after.lag_p50_seconds,
+        lag_p99=after.lag_p99_seconds,
+        markers=tuple(seen.lags) if seen else (),
+        overruns=after.overruns - before.overruns,
+        resyncs=after.resyncs - before.resyncs,
+        drops=agent_queues(lab).drops - drops,
+        watch=watch,
+        staying_sent=int(result.sent_to[stays].sum()),
+        staying_lost=int(lost[stays].sum()),
+        changing_sent=int(result.sent_to[~stays].sum()),
+        changing_lost=int(lost[~stays].sum()),
+        ledger=keeper.close(result),
+    )
+
+
+def wait_replayed(lab: Lab, churn: Churn, replay: Replay) -> None:
+    """Wait until the POP's kernel has what the stream ends with, and the agent nothing left to do.
+
+    Raises:
+        LabError: they do not get there.
+    """
+    wait_until(
+        lambda: differing(lab, churn, replay) == 0,
+        "the kernel to have what the stream ends with",
+        seconds=_SETTLE_SECONDS,
+        found=lambda: f"{differing(lab, churn, replay)} prefixes that differ",
+    )
+    wait_idle(lab)
+
+
+def wait_idle(lab: Lab) -> None:
+    """Wait until the agent has read every event of the kernel and written what follows from it.
+
+    Raises:
+        LabError: it does not get there.
+    """
+
+    def idle() -> bool:
+        if agent_queues(lab).waiting_bytes:
+            return False
+        found = _status(lab)
+        quiet = found.state is State.IN_SYNC and not found.lag_seconds
+        return quiet and not any(counts.pending or counts.not_in_fib for counts in found.counts)
+
+    wait_until(
+        idle,
+        "the agent to have nothing left to do",
+        seconds=_SETTLE_SECONDS,
+        daemons=[lab.agent.daemon],
+        found=lab.agent.summary,
+    )
+
+
+def agent_queues(lab: Lab) -> NetlinkQueues:
+    """Return the agent's netlink sockets towards the POP's kernel."""
+    return NetlinkQueues.of(lab.topology.pop, lab.agent.daemon.pid)
+
+
+def differing(lab: Lab, churn: Churn, replay: Replay) -> int:
+    """Return how many prefixes of the stream's table the POP's kernel has otherwise than the stream ends."""
+    return sum(asyncio.run(_differing(lab, churn.table.keys(f), churn.after()[f], f, replay)) for f in Family)
+
+
+async def _differing(lab: Lab, keys: U64, wanted: U32, family: Family, replay: Replay) -> int:
+    reader = KernelFib(
+        namespace=lab.topology.pop, protocol=BGP_PROTOCOL, metric=_METRIC, shared_protocol=True
+    )
+    await reader.open()
+    table = PrefixTable(family.key_width, {"legs": np.uint32})
+    numbers: dict[frozenset[bytes], int] = {}
+    try:
+        async for routes in reader.read(family, MAIN_TABLE):
+            paths = np.zeros(int(routes.paths.max()) + 1, np.uint32)
+            for path in np.unique(routes.paths).tolist():
+                legs = frozenset(leg.gateway for leg in reader.path_set(path).paths)
+                paths[path] = numbers.setdefault(legs, len(numbers) + 1)
+            rows = table.insert(routes.keys)
+            table["legs"][rows] = paths[routes.paths]
+    finally:
+        await reader.close()
+    rows = table.find(keys)
+    held = np.where(rows >= 0, table["legs"][rows], np.uint32(WITHDRAWN))
+    expected = np.zeros(int(wanted.max(initial=0)) + 1, np.uint32)
+    for path in np.unique(wanted[wanted != WITHDRAWN]).tolist():
+        expected[path] = numbers.get(replay.legs(family, path), len(numbers) + 1)
+    return int((held != expected[wanted]).sum())
+
+
+def _destinations(churn: Churn, load: Load) -> tuple[Destinations, Mask]:
+    """Return where to send, and which of it stays."""
+    whole = {family: churn.table.keys(family) for family in Family}
+
+    def draw(rows: Callable[[Family], I64], count: int) -> Destinations:
+        keys = {family: whole[family][rows(family)] for family in Family}
+        return Destinations.draw(keys, count=count, table=whole)
+
+    stay, change = draw(churn.rows_that_stay, load.staying), draw(churn.rows_that_change, load.changing)
+    both = Destinations(
+        np.concatenate((stay.families, change.families)),
+        np.concatenate((stay.addresses, change.addresses)),
+        np.concatenate((stay.lengths, change.lengths)),
+        np.concatenate((stay.expected, change.expected)),
+    )
+    return both, np.arange(len(both)) < len(stay)
+
+
+def _wait_flowing(traffic: BackgroundTraffic, pps: float) -> None:
+    seen = traffic.snapshot().received
+    wait_until(
+        lambda: traffic.snapshot().received > seen + pps / 10, "traffic to flow", seconds=_FLOW_SECONDS
+    )
+
+
+def _status(lab: Lab) -> PipelineStatus:
+    found = lab.agent.pipeline()
+    if found is None:
+        lab.agent.daemon.require_running()
+        raise AssertionError("the agent runs and does not answer")
+    return found
+
+
+def _written(status: PipelineStatus) -> int:
+    return status.writes.added + status.writes.replaced + status.writes.deleted
