@@ -43,6 +43,9 @@ class Frr:
         prefixes: how many prefixes of each family the upstream will announce, for the limits.
         installation: whose programs run.
         confirmed: announce to a downstream neighbour, and only what the agent has confirmed.
+
+    Attributes:
+        graceful_restart: bgpd's routes survive it; to be set before `configure`.
     """
 
     def __init__(
@@ -57,6 +60,7 @@ class Frr:
         self._prefixes = prefixes
         self._installation = installation
         self._confirmed = confirmed
+        self.graceful_restart = False
         self.pathspace = topology.pop
         # vtysh looks for a path space's configuration in a directory of its name.
         configurations = topology.directory if installation.root is None else _CONFIGURATIONS
@@ -92,7 +96,9 @@ class Frr:
             raise LabError(f"found no {_PROGRAMS / 'zebra'}, expected FRR: apt-get install frr")
         self.directory.mkdir(exist_ok=True)
         config = self.directory / "frr.conf"
-        config.write_text(frr_config(self._prefixes, confirmed=self._confirmed))
+        config.write_text(
+            frr_config(self._prefixes, confirmed=self._confirmed, graceful_restart=self.graceful_restart)
+        )
         (self.directory / "vtysh.conf").write_text("")
         self._installation.give(self.directory, config, self.directory / "vtysh.conf")
         config.chmod(0o640)
@@ -203,7 +209,9 @@ class Frr:
             shutil.rmtree(directory, ignore_errors=True)
 
 
-def frr_config(prefixes: Mapping[Family, int], *, confirmed: bool = False) -> str:
+def frr_config(
+    prefixes: Mapping[Family, int], *, confirmed: bool = False, graceful_restart: bool = False
+) -> str:
     """Return the lab's frr.conf."""
     peers: list[dict[str, object]] = [
         {
@@ -235,7 +243,7 @@ def frr_config(prefixes: Mapping[Family, int], *, confirmed: bool = False) -> st
         log="stdout",
         router_id=str(UPLINK.address(Family.IPV4).ip),
         asn=POP_AS,
-        graceful_restart=False,
+        graceful_restart=graceful_restart,
         announce={_afi(family): [ANNOUNCED[family]] for family in Family},
         reserved={_afi(family): [str(prefix) for prefix in RESERVED[family]] for family in Family},
         accept_longest={_afi(family): _LONGEST[family] for family in Family},

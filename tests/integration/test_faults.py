@@ -17,6 +17,7 @@ import shutil
 import signal
 import subprocess
 import time
+from collections import deque
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from ipaddress import IPv4Address, IPv6Address, ip_network
@@ -72,6 +73,9 @@ NEXT_HOPS = {OUT.name: 5001, IN.name: 5002}
 GROUP = 5000
 """Ids of next-hop objects, out of the way of zebra's."""
 ECMP_PREFIXES = 1_000
+AWAY_SECONDS = 3.0
+"""For so long nobody speaks BGP."""
+STEADY_OBSERVATIONS = 50
 
 FIBS = [
     pytest.param(FibKind.KERNEL, id="kernel"),
@@ -341,6 +345,38 @@ def test_another_next_hop_for_every_prefix(lab: Lab, request: pytest.FixtureRequ
 
 
 @pytest.mark.parametrize("fib", FIBS)
+def test_bgpd_killed_with_graceful_restart(fib: FibKind, request: pytest.FixtureRequest) -> None:
+    """While no bgpd is there, forwarding goes on by its routes.
+
+    When it is back, zebra removes for a moment routes that bgpd has sent again and zebra has not looked at
+    (seen with FRR 8.4 and 10.7), so the whole is not free of loss.
+    """
+    name = f"faults-{secrets.token_hex(3)}"
+    with Lab(name, table=generated_table(20_000, 2_000), fib=fib) as lab:
+        assert lab.frr is not None
+        lab.frr.graceful_restart = True
+        lab.start()
+        settle(lab)
+        with fault(request, lab, "bgpd killed, graceful restart") as running:
+            before = running.snapshot()
+            lab.frr.bgpd.kill()
+            wait_until(lambda: not lab.upstream.all_established(), "the neighbour to notice", seconds=SECONDS)
+            wait_until(
+                lambda: running.snapshot().elapsed_s > before.elapsed_s + AWAY_SECONDS,
+                "bgpd to have been away for a while",
+                seconds=2 * AWAY_SECONDS,
+            )
+            back = running.snapshot()
+            lab.frr.start_daemon("bgpd")
+            lab.wait_established(seconds=SECONDS)
+            _wait_steady(lab)
+        series = running.result.series
+        away = slice(int(before.elapsed_s / series.interval_s), int(back.elapsed_s / series.interval_s))
+        assert series.sent[away].sum() > 0
+        assert series.lost[away].sum() == 0
+
+
+@pytest.mark.parametrize("fib", FIBS)
 def test_one_leg_of_two_loses_its_link(fib: FibKind, request: pytest.FixtureRequest) -> None:
     """Routes over a next-hop group, as zebra makes them; the packets of the lost leg take the other one."""
     prefixes = [f"10.{200 + i // 256}.{i % 256}.0/24" for i in range(ECMP_PREFIXES)]
@@ -389,6 +425,17 @@ def test_withdraw_and_announce_a_hundred_thousand(lab: Lab, request: pytest.Fixt
         settle(lab)
         lab.upstream.announce_again()
     assert running.result.lost == 0
+
+
+def _wait_steady(lab: Lab) -> None:
+    """Wait until the kernel has had every route at so many observations in a row."""
+    seen = deque([False], maxlen=STEADY_OBSERVATIONS)
+
+    def steady() -> bool:
+        seen.append(lab.has_all(lab.bgp_routes()))
+        return len(seen) == STEADY_OBSERVATIONS and all(seen)
+
+    wait_until(steady, "the routes to stay", seconds=SECONDS, poll_seconds=0.1)
 
 
 def _single_port(lab: Lab) -> bool:
