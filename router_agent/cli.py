@@ -368,6 +368,9 @@ def _print_status(status: Status) -> None:
     for pipeline in status.pipelines:
         if pipeline.error:
             print(f"{pipeline.name}: {pipeline.error}")
+        if pipeline.passed_over:
+            kinds = ", ".join(f"{kind} {count:,}" for kind, count in sorted(pipeline.passed_over.items()))
+            print(f"{pipeline.name}: passed over: {kinds}")
 
 
 def _pipeline_cells(pipeline: PipelineStatus) -> tuple[str, ...]:

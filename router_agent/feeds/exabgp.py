@@ -45,7 +45,7 @@ import socket
 import stat
 import time
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -326,6 +326,11 @@ class ExabgpFeed:
     def overruns(self) -> int:
         """How often the stream was lost and every table had to be asked for again."""
         return self.counts.losses
+
+    @property
+    def passed_over(self) -> Mapping[str, int]:
+        """See `Feed`: routes of families that are not asked for never come."""
+        return {}
 
     @property
     def path_limit(self) -> int:

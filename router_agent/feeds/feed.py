@@ -6,7 +6,7 @@ What becomes of them it learns only if it is a `Teller`, which passes that on to
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Protocol, runtime_checkable
 
 from router_agent.model import U32, Family, Link, Mask, Neighbour, Outcomes, PathSet, RouteBatch
@@ -71,6 +71,10 @@ class Feed(Protocol):
     @property
     def overruns(self) -> int:
         """How often events were lost, so that everything had to be read again."""
+
+    @property
+    def passed_over(self) -> Mapping[str, int]:
+        """Routes no FIB can be asked to hold, by what they are (``tos``); seen since the last reading."""
 
     @property
     def path_limit(self) -> int:

@@ -27,7 +27,7 @@ import logging
 import os
 import socket
 from collections import Counter, deque
-from collections.abc import Coroutine, Iterator, Sequence
+from collections.abc import Coroutine, Iterator, Mapping, Sequence
 from contextlib import closing
 from ipaddress import IPv4Address, ip_address
 from typing import Any
@@ -131,6 +131,11 @@ class FpmFeed:
     def overruns(self) -> int:
         """See `Feed`. Over TCP nothing is lost; this counts the kernel's part."""
         return self._kernel.overruns
+
+    @property
+    def passed_over(self) -> Mapping[str, int]:
+        """See `Feed`."""
+        return self._zebra.skipped + self._kernel.passed_over
 
     def resolve(self, path: int) -> PathSet | None:
         """See `Feed`."""

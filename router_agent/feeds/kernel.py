@@ -155,8 +155,8 @@ class KernelFeed:
         return self._overruns
 
     @property
-    def skipped(self) -> Counter[str]:
-        """Routes passed over since the last dump began, by reason."""
+    def passed_over(self) -> Counter[str]:
+        """See `Feed`."""
         return self._decoder.skipped
 
     def drops(self) -> int:

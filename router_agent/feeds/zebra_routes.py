@@ -61,6 +61,11 @@ class ZebraRoutes:
             from_zebra=True,
         )
 
+    @property
+    def skipped(self) -> Counter[str]:
+        """Routes passed over, by reason."""
+        return self._decoder.skipped
+
     def resolve(self, path: int) -> PathSet | None:
         """Return what a path id leads to; see `Feed.resolve`."""
         if path == 0:

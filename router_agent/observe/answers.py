@@ -105,6 +105,7 @@ class PipelineStatus(_Answer):
             changes of one prefix met before they were written.
         path_sets: ids of path sets that feed and FIB keep memory for; those in use are not known to be fewer
             before the next reading or sweep.
+        passed_over: routes that no FIB can be asked to hold, by reason.
         writes: what was written.
         neighbours: neighbours copied into the FIB.
         audit: how the comparison of the FIB with what was written goes.
@@ -124,6 +125,7 @@ class PipelineStatus(_Answer):
     overruns: int = 0
     events: int = 0
     path_sets: int = 0
+    passed_over: dict[str, int] = Field(default_factory=dict)
     writes: Writes = Field(default_factory=Writes)
     neighbours: int = 0
     audit: AuditStatus | None = None
