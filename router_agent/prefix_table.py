@@ -138,7 +138,6 @@ class PrefixTable:
         self._live[rows] = True
         self._place(rows, self._hash(keys))
         self._count += n
-        self._used += n
         return rows
 
     def reserve(self, rows: int) -> None:
@@ -160,7 +159,7 @@ class PrefixTable:
         """Remove distinct rows that are in use."""
         if not len(rows):
             return
-        self._slots[self._slot_of[rows]] = _TOMB
+        self._vacate(self._slot_of[rows])
         self._live[rows] = False
         self._free.append(rows.astype(np.int32))
         self._count -= len(rows)
@@ -191,23 +190,32 @@ class PrefixTable:
     def _reserve_slots(self, more: int) -> None:
         if 2 * (self._used + more) <= len(self._slots):
             return
+        # An eighth of the slots stays for tombstones: making room costs about a look-up of every row.
         size = len(self._slots)
-        while size < 2 * (self._count + more):
+        while 3 * size < 8 * (self._count + more):
             size *= 2
         rows = self.rows().astype(np.int32)
         self._set_slots(size)
         self._place(rows, self._hash(self._keys[rows]))
-        self._used = len(rows)
+
+    def _vacate(self, slots: I32) -> None:
+        """Leave tombstones where probing goes on behind a slot, and nothing where it does not."""
+        last = self._slots[(slots + 1) & self._mask] == _EMPTY
+        self._slots[slots] = np.where(last, _EMPTY, _TOMB)
+        self._used -= int(last.sum())
 
     def _place(self, rows: I32, position: I64) -> None:
-        """Give each row the first empty slot from its position on.
+        """Give each row the first free slot from its position on; a tombstone is free for a key that is new.
 
-        Rows that want one slot all write to it; the one that is read back has won, the others go on.
+        Otherwise a prefix that comes and goes would lengthen the probing around it each time. Rows that want
+        one slot all write to it; the one that is read back has won, the others go on.
         """
         while len(rows):
-            empty = self._slots[position] == _EMPTY
-            self._slots[position[empty]] = rows[empty]
+            before = self._slots[position]
+            free = before < 0
+            self._slots[position[free]] = rows[free]
             won = self._slots[position] == rows
+            self._used += int((before[won] == _EMPTY).sum())
             self._slot_of[rows[won]] = position[won]
             lost = ~won
             rows = rows[lost]

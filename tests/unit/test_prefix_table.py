@@ -65,3 +65,35 @@ def test_unique_last_names_the_last_of_each(rows: list[tuple[int, int]]) -> None
     columns = [np.array([r[i] for r in rows], np.uint64) for i in range(2)]
     expected = sorted({row: i for i, row in enumerate(rows)}.values())
     assert list(unique_last(*columns)) == expected
+
+
+@pytest.mark.parametrize("width", [1, 3])
+def test_prefixes_that_come_and_go_leave_nothing_behind(width: int) -> None:
+    """A flapping prefix must not lengthen the probing around it, nor make the table be laid out anew."""
+    every = keys(list(range(200_000)), width)
+    table = PrefixTable(width)
+    for start in range(0, len(every), 10_000):
+        table.insert(every[start : start + 10_000])
+    slots = table._slots
+    for _ in range(300):
+        table.remove(table.find(every[:1_000]))
+        table.insert(every[:1_000])
+    assert table._slots is slots, "the table was laid out anew"
+    assert int((table._slots == -2).sum()) <= 1_000
+    assert table._used == int((table._slots != -1).sum())
+    assert (table.find(every) >= 0).all()
+
+
+def test_a_table_that_is_nearly_full_has_room_for_tombstones() -> None:
+    """Just below a power of two every few changes would otherwise lay it out anew."""
+    rng = np.random.default_rng(3)
+    table = PrefixTable(1)
+    table.insert(keys(list(range(130_000)), 1))
+    layouts = [table._slots]
+    for turn in range(40):
+        table.remove(table.rows()[rng.permutation(len(table))[:2_000]])
+        fresh = keys(list(range(1_000_000 + 2_000 * turn, 1_002_000 + 2_000 * turn)), 1)
+        table.insert(fresh)
+        if table._slots is not layouts[-1]:
+            layouts.append(table._slots)
+    assert len(layouts) <= 2
