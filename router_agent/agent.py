@@ -23,7 +23,6 @@ from router_agent.config import (
     ExabgpFeedConfig,
     FeedConfig,
     FpmFeedConfig,
-    KernelFeedConfig,
     KernelFibConfig,
     PipelineConfig,
     VppFibConfig,
@@ -181,7 +180,10 @@ class Agent:
 
     def _pipeline_status(self, running: _Running) -> PipelineStatus:
         config = running.config
-        return inspect.pipeline_status(running.pipeline, config.feed.kind, config.fib.kind, running.audit)
+        status = inspect.pipeline_status(running.pipeline, config.feed.kind, config.fib.kind, running.audit)
+        if running.mirror is None:
+            return status
+        return status.model_copy(update={"mirror": inspect.mirror_status(running.mirror)})
 
     async def _beat(self) -> None:
         """Feed the watchdog and keep systemd's status line fresh, from the loop that does the work."""
@@ -244,10 +246,15 @@ def _mirror(config: PipelineConfig) -> Mirror | None:
     return Mirror(
         name=config.name,
         api_socket=config.fib.api_socket,
-        namespace=config.feed.namespace if isinstance(config.feed, KernelFeedConfig) else None,
+        namespace=_namespace(config),
         aspects=config.fib.mirror,
         tables=config.tables,
     )
+
+
+def _namespace(config: PipelineConfig) -> str | None:
+    """Return the network namespace of the control plane, None for the agent's own."""
+    return None if isinstance(config.feed, ExabgpFeedConfig) else config.feed.namespace
 
 
 def _feed(config: FeedConfig) -> Feed:
@@ -309,7 +316,7 @@ def _fib(config: PipelineConfig) -> Fib:
         source_name=fib.source,
         source_priority=fib.priority,
         interfaces=None if fib.interfaces == "auto" else fib.interfaces,
-        namespace=config.feed.namespace if isinstance(config.feed, KernelFeedConfig) else None,
+        namespace=_namespace(config),
         window=fib.window,
         recursion=fib.recursion,
         recursion_table=fib.recursion_table,

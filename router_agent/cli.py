@@ -371,6 +371,10 @@ def _print_status(status: Status) -> None:
         if pipeline.passed_over:
             kinds = ", ".join(f"{kind} {count:,}" for kind, count in sorted(pipeline.passed_over.items()))
             print(f"{pipeline.name}: passed over: {kinds}")
+        if pipeline.mirror and pipeline.mirror.problem:
+            print(f"{pipeline.name}: interfaces are not mirrored: {pipeline.mirror.problem}")
+        for words in pipeline.mirror.refused if pipeline.mirror else ():
+            print(f"{pipeline.name}: cannot {words}")
 
 
 def _pipeline_cells(pipeline: PipelineStatus) -> tuple[str, ...]:

@@ -54,6 +54,7 @@ class Mirror:
         tables: kernel table to VPP table, for those whose numbers differ.
 
     Attributes:
+        aspects: as given.
         problem: why nothing is mirrored now, None when all is well.
         refused: what VPP could not be given in the last pass, in words.
     """
@@ -69,7 +70,7 @@ class Mirror:
     ) -> None:
         self._name = name
         self._namespace = namespace
-        self._aspects = frozenset(aspects)
+        self.aspects = frozenset(aspects)
         self._tables = dict(tables)
         self._session = VppSession(
             api_socket=api_socket, name=f"router-agent:mirror:{name}"[:63], on_event=self._on_event
@@ -78,6 +79,7 @@ class Mirror:
         self._asked_to_follow: set[int] = set()
         self.problem: str | None = None
         self.refused: tuple[str, ...] = ()
+        self._refused_words: frozenset[str] = frozenset()
         self.passes = 0
         self._labels: VppLabels | None = None
 
@@ -108,7 +110,7 @@ class Mirror:
             await self._session.open()
             self._labels = None
             self._session.require(MESSAGES)
-            refuse_other_owner(await self._session.cli("show lcp"), self._aspects)
+            refuse_other_owner(await self._session.cli("show lcp"), self.aspects)
             await self._session.call("want_interface_events", enable_disable=1, pid=os.getpid())
             lost = self._session.stream.lost
             while True:
@@ -130,17 +132,18 @@ class Mirror:
             pairs = [pair for pair in await read_pairs(self._session) if is_in(pair, self._namespace)]
             self._mention_unfollowed({link.table for link in kernel.values()})
             state = await read_vpp(self._session, pairs)
-            steps = plan(kernel, state, aspects=self._aspects, tables=self._tables)
+            steps = plan(kernel, state, aspects=self.aspects, tables=self._tables)
             steps = [step for step in steps if step.words not in refused]
             if not steps:
                 break
             for step in steps:
                 await self._apply(step, refused)
-        if Aspect.MPLS in self._aspects and state.label_table:
+        if Aspect.MPLS in self.aspects and state.label_table:
             await self._mirror_labels(dumps, kernel, {pair.link: pair.port for pair in state.pairs}, refused)
-        for words in refused.keys() - set(self.refused):
+        for words in refused.keys() - self._refused_words:
             log.warning("%s: VPP cannot %s: %s", self._name, words, refused[words])
-        self.refused = tuple(sorted(refused))
+        self.refused = tuple(f"{words}: {refused[words]}" for words in sorted(refused))
+        self._refused_words = frozenset(refused)
         self.passes += 1
         if self.problem is not None:
             log.info("%s: interfaces are mirrored again", self._name)
@@ -174,7 +177,7 @@ class Mirror:
 
     def _mention_unfollowed(self, tables: set[int]) -> None:
         """Say once of each VRF's table that routes in it are not followed."""
-        if Aspect.VRFS not in self._aspects:
+        if Aspect.VRFS not in self.aspects:
             return
         for table in tables - self._tables.keys() - self._asked_to_follow - {0}:
             self._asked_to_follow.add(table)

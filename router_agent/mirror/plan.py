@@ -18,6 +18,9 @@ from router_agent.mirror.vpp import ADMIN_UP, Step, VppInterface, VppState
 from router_agent.model import MAIN_TABLE, Family
 from router_agent.vpp.pairs import Pair
 
+_LOCAL0 = 0
+"""sw_if_index of ``local0``, which every VPP has and which has no address."""
+
 Matched = list[tuple[KernelInterface, VppInterface, Pair]]
 
 
@@ -46,6 +49,7 @@ def plan(
         steps += _vlans_gone(kernel, vpp)
     moved = set(_moved(matched, tables)) if Aspect.VRFS in aspects else set()
     if Aspect.ADDRESSES in aspects:
+        steps += _numbered(matched, {index for index, _ in moved})
         steps += _addresses_gone(matched, moved)
     if Aspect.VRFS in aspects:
         steps += _bind(matched, vpp, tables, moved, whole=Aspect.ADDRESSES in aspects)
@@ -57,6 +61,7 @@ def plan(
         steps += _labels(matched, vpp)
     if Aspect.ADDRESSES in aspects:
         steps += _addresses_new(matched, moved)
+        steps += _unnumbered(matched)
     return steps
 
 
@@ -138,6 +143,30 @@ def _addresses_gone(matched: Matched, moved: set[tuple[int, Family]]) -> Iterato
         for address in sorted(port.addresses, key=str):
             if address not in link.addresses or (port.index, _family(address)) in moved:
                 yield _address(port, address, add=False)
+
+
+def _is_unnumbered(link: KernelInterface) -> bool:
+    """Tell whether an interface has nothing but link-local addresses, as BGP unnumbered leaves it."""
+    return bool(link.addresses) and all(a.version == 6 and a.ip.is_link_local for a in link.addresses)
+
+
+def _unnumbered(matched: Matched) -> Iterator[Step]:
+    """Have VPP take IPv4 packets on interfaces without an IPv4 address, as Linux does (RFC 8950).
+
+    VPP drops them (``ip4-not-enabled``) unless the interface borrows another's addresses: here ``local0``'s,
+    which has none. See `router_agent.vpp.ports` for why not otherwise.
+    """
+    for link, port, _ in matched:
+        if _is_unnumbered(link) and not port.unnumbered:
+            fields = {"sw_if_index": _LOCAL0, "unnumbered_sw_if_index": port.index, "is_add": True}
+            yield Step(f"take IPv4 on {port.name} without an address", "sw_interface_set_unnumbered", fields)
+
+
+def _numbered(matched: Matched, moved: set[int]) -> Iterator[Step]:
+    for link, port, _ in matched:
+        if port.unnumbered and (port.index in moved or not _is_unnumbered(link)):
+            fields = {"sw_if_index": _LOCAL0, "unnumbered_sw_if_index": port.index, "is_add": False}
+            yield Step(f"end borrowing of addresses on {port.name}", "sw_interface_set_unnumbered", fields)
 
 
 def _addresses_new(matched: Matched, moved: set[tuple[int, Family]]) -> Iterator[Step]:

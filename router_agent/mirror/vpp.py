@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from ipaddress import IPv6Address, ip_interface
 from typing import Any, TypeAlias
 
@@ -28,6 +28,9 @@ MESSAGES: dict[str, tuple[str, ...]] = {
     "sw_interface_ip6_set_link_local_address": ("sw_if_index", "ip"),
     "sw_interface_ip6nd_ra_dump": ("sw_if_index",),
     "sw_interface_ip6nd_ra_config": ("sw_if_index", "suppress"),
+    "ip_unnumbered_dump": ("sw_if_index",),
+    "ip_unnumbered_details": ("sw_if_index",),
+    "sw_interface_set_unnumbered": ("sw_if_index", "unnumbered_sw_if_index", "is_add"),
     "sw_interface_get_table": ("sw_if_index", "is_ipv6"),
     "sw_interface_set_table": ("sw_if_index", "is_ipv6", "vrf_id"),
     "ip_table_dump": (),
@@ -66,6 +69,7 @@ class VppInterface:
         advertises: sends router advertisements.
         tables: table of each family.
         labelled: takes packets with MPLS labels.
+        unnumbered: borrows the addresses of another; see `plan.py`.
     """
 
     index: int
@@ -79,6 +83,7 @@ class VppInterface:
     advertises: bool = False
     tables: tuple[int, int] = (0, 0)
     labelled: bool = False
+    unnumbered: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -116,7 +121,9 @@ async def read_vpp(session: VppSession, pairs: Iterable[Pair]) -> VppState:
     pairs = tuple(pairs)
     details = await session.call("sw_interface_dump", sw_if_index=_EVERY_INTERFACE)
     labelled = {int(e.sw_if_index) for e in await session.call("mpls_interface_dump")}
-    interfaces = {int(entry.sw_if_index): _bare(entry, labelled) for entry in details}
+    borrowers = await session.call("ip_unnumbered_dump", sw_if_index=_EVERY_INTERFACE)
+    unnumbered = {int(entry.sw_if_index) for entry in borrowers}
+    interfaces = {int(entry.sw_if_index): _bare(entry, labelled, unnumbered) for entry in details}
     paired = {pair.port for pair in pairs} & interfaces.keys()
     for index in paired:
         interfaces[index] = await _complete(session, interfaces[index])
@@ -128,7 +135,7 @@ async def read_vpp(session: VppSession, pairs: Iterable[Pair]) -> VppState:
     return VppState(interfaces, tuple(p for p in pairs if p.port in interfaces), tables, labels)
 
 
-def _bare(entry: Any, labelled: set[int]) -> VppInterface:
+def _bare(entry: Any, labelled: set[int], unnumbered: set[int]) -> VppInterface:
     index = int(entry.sw_if_index)
     return VppInterface(
         index=index,
@@ -138,6 +145,7 @@ def _bare(entry: Any, labelled: set[int]) -> VppInterface:
         parent=int(entry.sup_sw_if_index),
         vlan=int(entry.sub_outer_vlan_id),
         labelled=index in labelled,
+        unnumbered=index in unnumbered,
     )
 
 
@@ -155,16 +163,10 @@ async def _complete(session: VppSession, bare: VppInterface) -> VppInterface:
         # Where IPv6 is on: asked elsewhere, the next call is an error.
         reply = await session.call("sw_interface_ip6_get_link_local_address", sw_if_index=bare.index)
         link_local = IPv6Address(str(reply.ip))
-    return VppInterface(
-        index=bare.index,
-        name=bare.name,
-        up=bare.up,
-        mtu=bare.mtu,
-        parent=bare.parent,
-        vlan=bare.vlan,
+    return replace(
+        bare,
         addresses=frozenset(a for a in addresses if not a.ip.is_link_local or a.version == 4),
         link_local=link_local,
         advertises=any(entry.send_radv for entry in advertisements),
         tables=(tables[0], tables[1]),
-        labelled=bare.labelled,
     )

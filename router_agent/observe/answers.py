@@ -85,6 +85,22 @@ class Writes(_Answer):
     """Of the above, those the FIB answered with an error."""
 
 
+class MirrorStatus(_Answer):
+    """How VPP's interfaces are kept as Linux has them.
+
+    Attributes:
+        aspects: what is mirrored.
+        passes: comparisons that were carried out.
+        problem: why nothing is mirrored now.
+        refused: what VPP could not be given in the last pass, and why.
+    """
+
+    aspects: tuple[str, ...]
+    passes: int = 0
+    problem: str | None = None
+    refused: tuple[str, ...] = ()
+
+
 class PipelineStatus(_Answer):
     """One feed into one FIB.
 
@@ -109,6 +125,7 @@ class PipelineStatus(_Answer):
         writes: what was written.
         neighbours: neighbours copied into the FIB.
         audit: how the comparison of the FIB with what was written goes.
+        mirror: how interfaces are mirrored, None where they are not.
     """
 
     name: str
@@ -129,6 +146,7 @@ class PipelineStatus(_Answer):
     writes: Writes = Field(default_factory=Writes)
     neighbours: int = 0
     audit: AuditStatus | None = None
+    mirror: MirrorStatus | None = None
 
 
 class Status(_Answer):

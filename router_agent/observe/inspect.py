@@ -8,6 +8,7 @@ import os
 from collections.abc import AsyncIterator, Iterator, Sequence
 from datetime import UTC, datetime, timedelta
 from ipaddress import ip_address
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -19,6 +20,7 @@ from router_agent.observe.answers import (
     FamilyCounts,
     InFib,
     Match,
+    MirrorStatus,
     NeighbourRow,
     PipelineAudit,
     PipelineExplanation,
@@ -32,6 +34,9 @@ from router_agent.observe.answers import (
 from router_agent.observe.words import describe_paths
 from router_agent.pipeline import Pipeline
 from router_agent.reconcile import REASONS, Reconciler
+
+if TYPE_CHECKING:
+    from router_agent.mirror.mirror import Mirror
 
 _ROWS_AT_A_TIME = 1_000
 _FINDINGS = 50
@@ -65,6 +70,16 @@ def pipeline_status(pipeline: Pipeline, feed: str, fib: str, audit: Audit) -> Pi
         ),
         neighbours=len(pipeline.neighbours_known),
         audit=audit_status(audit),
+    )
+
+
+def mirror_status(mirror: Mirror) -> MirrorStatus:
+    """Return how the interfaces of one pipeline are mirrored."""
+    return MirrorStatus(
+        aspects=tuple(sorted(mirror.aspects)),
+        passes=mirror.passes,
+        problem=mirror.problem,
+        refused=mirror.refused,
     )
 
 

@@ -145,6 +145,25 @@ async def test_plain_labelled_and_ipv6_next_hops(router: Router) -> None:
         assert (mac, kind, labels_of(payload)) == (FAR_MACS[1], MPLS, (100, 200))
 
 
+async def test_ipv4_between_interfaces_without_an_ipv4_address(router: Router) -> None:
+    """BGP unnumbered: link-local addresses alone, IPv4 routes by IPv6 next hops (RFC 8950)."""
+    for number, mac in enumerate(FAR_MACS):
+        run("ip", "-n", router.far, "link", "set", f"p{number}", "address", mac)
+        run("ip", "-n", router.far, "address", "add", f"fe80::{number + 2}/64", "dev", f"p{number}", "nodad")
+        router.ip("link", "set", f"eth{number}", "up")
+    six = ("via", "inet6", "fe80::3", "dev", "eth1")
+    router.ip("route", "add", "203.0.113.0/28", *six, "proto", "static")
+    async with agent(router):
+        mac, kind, payload = await asyncio.to_thread(send, router, IPV4, packet("203.0.113.1"))
+        assert (mac, kind, payload[8]) == (FAR_MACS[1], IPV4, 63)
+        # With an address of its own it borrows none any more.
+        router.ip("address", "add", "198.51.101.1/24", "dev", "eth1")
+        await asyncio.to_thread(
+            until, lambda: router.addresses(router.port(1)), {"198.51.101.1/24"}, "addresses"
+        )
+        await asyncio.to_thread(send, router, IPV4, packet("203.0.113.1"))
+
+
 async def test_labels_are_swapped_and_popped(router: Router) -> None:
     prepare(router)
     for setting in ("platform_labels=1000", "conf.eth0.input=1"):

@@ -182,8 +182,9 @@ async def test_what_vpp_cannot_put_around_a_packet_has_a_reason(vpp: VppProcess,
         assert fib.path_id(PathSet.unicast(leg)) is Reason.UNSUPPORTED_ENCAPSULATION
 
 
-async def test_pushed_labels_leave_by_the_neighbour(vpp: VppProcess) -> None:
-    async with opened(vpp) as fib:
+@pytest.mark.parametrize("recursion", [False, True], ids=["direct", "recursive"])
+async def test_pushed_labels_leave_by_the_neighbour(vpp: VppProcess, recursion: bool) -> None:
+    async with opened(vpp, recursion=recursion) as fib:
         await fib.write_neighbours([Neighbour(LEFT, packed("10.0.0.1"), bytes([2, 0, 0, 0, 0, 1]))], [])
         await put(fib, {"192.0.2.0/24": PATH_SETS["labels"]})
         shown = vpp.cli("show ip fib 192.0.2.0/24")
@@ -192,9 +193,10 @@ async def test_pushed_labels_leave_by_the_neighbour(vpp: VppProcess) -> None:
         assert "020000000001" in shown
 
 
-async def test_an_ipv4_route_leaves_by_an_ipv6_neighbour(vpp: VppProcess) -> None:
+@pytest.mark.parametrize("recursion", [False, True], ids=["direct", "recursive"])
+async def test_an_ipv4_route_leaves_by_an_ipv6_neighbour(vpp: VppProcess, recursion: bool) -> None:
     """RFC 8950: the next hop's protocol is IPv6, the packet's IPv4."""
-    async with opened(vpp) as fib:
+    async with opened(vpp, recursion=recursion) as fib:
         await fib.write_neighbours([Neighbour(LEFT, packed("fe80::1"), bytes([2, 0, 0, 0, 0, 7]))], [])
         await put(fib, {"192.0.2.0/24": PATH_SETS["ipv6 gateway"]})
         forwarding = vpp.cli("show ip fib 192.0.2.0/24").partition("forwarding:")[2]

@@ -95,6 +95,24 @@ def test_addresses_that_others_own_are_put_back_after_a_change_of_table() -> Non
     ]
 
 
+def test_ipv4_is_taken_where_there_are_only_link_local_addresses() -> None:
+    wanted, alone = link(addresses=addresses("fe80::1/64")), {"link_local": IPv6Address("fe80::1")}
+    assert steps([wanted], [port(**alone)]) == ["take IPv4 on port0 without an address"]
+    assert steps([wanted], [port(**alone, unnumbered=True)]) == []
+    numbered = link(addresses=addresses("fe80::1/64", "192.0.2.1/24"))
+    assert steps([numbered], [port(**alone, unnumbered=True)]) == [
+        "end borrowing of addresses on port0",
+        "give port0 192.0.2.1/24",
+    ]
+    assert steps([link()], [port()]) == []
+
+
+def test_borrowing_ends_for_a_change_of_table() -> None:
+    wanted = link(addresses=addresses("fe80::1/64"), table=10)
+    there = port(link_local=IPv6Address("fe80::1"), unnumbered=True)
+    assert steps([wanted], [there], Aspect.ADDRESSES, Aspect.VRFS)[0] == "end borrowing of addresses on port0"
+
+
 def test_a_vlan_is_made_then_paired_then_set() -> None:
     vlan = KernelInterface(8, "transit", up=True, mtu=1500, parent=7, vlan=100)
     assert steps([link(), vlan], [port()]) == ["make port0.100 for transit"]
