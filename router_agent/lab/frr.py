@@ -42,7 +42,8 @@ class Frr:
         topology: of a lab that is built.
         prefixes: how many prefixes of each family the upstream will announce, for the limits.
         installation: whose programs run.
-        confirmed: announce to a downstream neighbour, and only what the agent has confirmed.
+        downstream: tell the downstream neighbour everything.
+        confirmed: announce only what the agent has confirmed.
 
     Attributes:
         graceful_restart: bgpd's routes survive it; to be set before `configure`.
@@ -54,11 +55,13 @@ class Frr:
         prefixes: Mapping[Family, int],
         *,
         installation: Installation = HOST,
+        downstream: bool = False,
         confirmed: bool = False,
     ) -> None:
         self._topology = topology
         self._prefixes = prefixes
         self._installation = installation
+        self._downstream = downstream
         self._confirmed = confirmed
         self.graceful_restart = False
         self.pathspace = topology.pop
@@ -96,9 +99,13 @@ class Frr:
             raise LabError(f"found no {_PROGRAMS / 'zebra'}, expected FRR: apt-get install frr")
         self.directory.mkdir(exist_ok=True)
         config = self.directory / "frr.conf"
-        config.write_text(
-            frr_config(self._prefixes, confirmed=self._confirmed, graceful_restart=self.graceful_restart)
+        text = frr_config(
+            self._prefixes,
+            downstream=self._downstream,
+            confirmed=self._confirmed,
+            graceful_restart=self.graceful_restart,
         )
+        config.write_text(text)
         (self.directory / "vtysh.conf").write_text("")
         self._installation.give(self.directory, config, self.directory / "vtysh.conf")
         config.chmod(0o640)
@@ -210,7 +217,11 @@ class Frr:
 
 
 def frr_config(
-    prefixes: Mapping[Family, int], *, confirmed: bool = False, graceful_restart: bool = False
+    prefixes: Mapping[Family, int],
+    *,
+    downstream: bool = False,
+    confirmed: bool = False,
+    graceful_restart: bool = False,
 ) -> str:
     """Return the lab's frr.conf."""
     peers: list[dict[str, object]] = [
@@ -224,7 +235,7 @@ def frr_config(
         }
         for family in Family
     ]
-    if confirmed:
+    if downstream:
         peers += [
             {
                 "name": f"DOWNSTREAM-V{'4' if family is Family.IPV4 else '6'}",

@@ -64,6 +64,14 @@ class FibKind(StrEnum):
     VPP = "vpp"
 
 
+class Advertise(StrEnum):
+    """When FRR tells a downstream neighbour of what it has learned."""
+
+    AT_ONCE = "at-once"
+    CONFIRMED = "confirmed"
+    """After the agent has said that the FIB holds it."""
+
+
 def default_fib() -> FibKind:
     """Return VPP where it is installed, else the kernel."""
     return FibKind.VPP if vpp_available() else FibKind.KERNEL
@@ -77,8 +85,8 @@ class Lab:
         table: what the upstream announces.
         speaker: who speaks BGP in the POP.
         fib: what forwards.
-        confirmed: FRR announces only what the agent has confirmed, to a downstream neighbour as well; it is
-            one that can, see `router_agent.lab.root`.
+        advertise: have a downstream neighbour, who is told everything; FRR is then a newer one, which can
+            wait for confirmations, see `router_agent.lab.root`.
 
     Attributes:
         topology: namespaces and wires.
@@ -99,18 +107,16 @@ class Lab:
         table: Table,
         speaker: SpeakerKind = SpeakerKind.FRR,
         fib: FibKind = FibKind.KERNEL,
-        confirmed: bool = False,
+        advertise: Advertise | None = None,
     ) -> None:
-        if confirmed and speaker is not SpeakerKind.FRR:
-            raise LabError(
-                f"found {speaker.value} with confirmed advertisement, expected frr: zebra asks for it"
-            )
+        if advertise and speaker is not SpeakerKind.FRR:
+            raise LabError(f"found {speaker.value} with a downstream neighbour, expected frr")
         self.topology = Topology(name)
         self.table = table
         self.speaker = speaker
         self.keep = False
         self.upstream = Upstream(self.topology, table)
-        self.downstream = Downstream(self.topology) if confirmed else None
+        self.downstream = Downstream(self.topology) if advertise else None
         self.plane: Plane = VppPlane(self.topology) if fib is FibKind.VPP else KernelPlane(self.topology)
         self.exabgp: ExaBgp | None = None
         self.frr: Frr | None = None
@@ -118,9 +124,14 @@ class Lab:
         if speaker is SpeakerKind.EXABGP:
             self.exabgp = ExaBgp(self.topology, relay_socket)
         else:
-            installation = newer_frr() if confirmed else HOST
-            self.frr = Frr(self.topology, self.table_sizes, installation=installation, confirmed=confirmed)
-        self.agent_pipelines = self._pipelines(str(relay_socket))
+            self.frr = Frr(
+                self.topology,
+                self.table_sizes,
+                installation=newer_frr() if advertise else HOST,
+                downstream=advertise is not None,
+                confirmed=advertise is Advertise.CONFIRMED,
+            )
+        self.agent_pipelines = self._pipelines(str(relay_socket), advertise)
         self.agent = Agent(self.topology, self.agent_pipelines)
         self._teardown = ExitStack()
         self._pop_routes: RouteCounter | None = None
@@ -315,9 +326,9 @@ class Lab:
         wanted = [str(port.gateway(family)) for port in PORTS for family in Family]
         return [address for address in wanted if address not in known]
 
-    def _pipelines(self, relay_socket: str) -> list[dict[str, Any]]:
+    def _pipelines(self, relay_socket: str, advertise: Advertise | None) -> list[dict[str, Any]]:
         feed: dict[str, Any] = {"kind": "kernel", "namespace": self.topology.pop, "tables": [MAIN_TABLE]}
-        if self.downstream:
+        if advertise is Advertise.CONFIRMED:
             feed |= {"kind": "fpm", "quiet_seconds": _QUIET_SECONDS, "lost_seconds": 0}
         into_fib = {"name": "fib", "feed": feed, "fib": self.plane.fib()}
         if self.speaker is SpeakerKind.FRR:

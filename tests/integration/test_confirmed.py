@@ -17,7 +17,7 @@ from router_agent.lab.agent import Agent
 from router_agent.lab.commands import run
 from router_agent.lab.daemon import wait_until
 from router_agent.lab.downstream import Downstream
-from router_agent.lab.lab import FibKind, Lab
+from router_agent.lab.lab import Advertise, FibKind, Lab
 from router_agent.lab.plane import VppPlane
 from router_agent.lab.root import unbuildable
 from router_agent.lab.table import generated_table
@@ -39,7 +39,10 @@ BARRIER = "203.0.113.0/24"
 @pytest.fixture
 def lab(lab_name: str) -> Iterator[Lab]:
     with Lab(
-        lab_name, table=generated_table(IPV4_PREFIXES, IPV6_PREFIXES), fib=FibKind.VPP, confirmed=True
+        lab_name,
+        table=generated_table(IPV4_PREFIXES, IPV6_PREFIXES),
+        fib=FibKind.VPP,
+        advertise=Advertise.CONFIRMED,
     ) as built:
         yield built
 
