@@ -281,6 +281,7 @@ def _feed(config: FeedConfig) -> Feed:
             port=config.port,
             namespace=config.namespace,
             tables=config.tables,
+            kernel_protocols=frozenset(config.kernel_protocols),
             allowed_peers=frozenset(config.allowed_peers),
             quiet_seconds=config.quiet_seconds,
             hold_seconds=config.hold_seconds,

@@ -31,6 +31,7 @@ from pydantic_core import ErrorDetails, PydanticCustomError
 
 from router_agent.mirror.aspects import Aspect
 from router_agent.model import MAIN_TABLE
+from router_agent.netlink.constants import SYSTEM_PROTOCOLS, ZEBRA_PROTOCOLS
 
 FILE_LIMIT = 1 << 20
 """Largest configuration file that is read, in bytes; a real one has a few hundred."""
@@ -146,6 +147,12 @@ def _our_protocol(number: int) -> int:
     return number
 
 
+def _not_zebras(number: int) -> int:
+    if number in ZEBRA_PROTOCOLS:
+        raise _refuse("a protocol that is not zebra's: what zebra installs comes over FPM")
+    return number
+
+
 def _own_source(name: str) -> str:
     if name in VPP_SOURCES:
         raise _refuse("a name of the agent's own: VPP itself writes under this one")
@@ -222,6 +229,7 @@ ProtocolId: TypeAlias = Annotated[
         {"anyOf": [{"type": "integer", "minimum": 1, "maximum": 255}, {"enum": [*ROUTE_PROTOCOLS]}]}
     ),
 ]
+SystemProtocolId: TypeAlias = Annotated[ProtocolId, AfterValidator(_not_zebras)]
 OwnProtocol: TypeAlias = Annotated[
     int,
     Field(strict=True, ge=1, le=255),
@@ -288,6 +296,11 @@ class FpmFeedConfig(_TableFeedConfig):
     )
     port: Annotated[int, Field(strict=True, ge=1, le=65535)] = Field(
         default=2620, description="TCP port to listen on."
+    )
+    kernel_protocols: tuple[SystemProtocolId, ...] = Field(
+        default=tuple(sorted(SYSTEM_PROTOCOLS)),
+        description="Protocols whose routes are read from the kernel: its own, an administrator's, those of "
+        "router advertisements and DHCP; none with `[]`.",
     )
     allowed_peers: tuple[IPvAnyAddress, ...] = Field(
         default=(), description="Addresses that zebra may connect from, beside those of this host itself."

@@ -27,10 +27,10 @@ import logging
 import os
 import socket
 from collections import Counter, deque
-from collections.abc import Coroutine, Iterator, Mapping, Sequence
+from collections.abc import Awaitable, Coroutine, Iterator, Mapping, Sequence
 from contextlib import closing
 from ipaddress import IPv4Address, ip_address
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 
@@ -47,6 +47,8 @@ from router_agent.netlink.paths import kernel_path
 from router_agent.prefix_table import PrefixTable
 
 _log = logging.getLogger(__name__)
+
+_T = TypeVar("_T")
 
 PORT = 2620
 """``FPM_DEFAULT_PORT`` of fpm/fpm.h."""
@@ -70,6 +72,7 @@ class FpmFeed:
         port: TCP port; 0 takes a free one, see `listening_port`.
         namespace: network namespace of zebra, as in ``ip netns``, or a path; None is the process's own.
         tables: kernel table ids.
+        kernel_protocols: whose routes are read from the kernel.
         allowed_peers: who may connect, beside this host itself.
         quiet_seconds: see the module's text.
         hold_seconds: routes are kept this long when zebra does not come back.
@@ -89,6 +92,7 @@ class FpmFeed:
         port: int = PORT,
         namespace: str | None = None,
         tables: Sequence[int] = (c.RT_TABLE_MAIN,),
+        kernel_protocols: frozenset[int] = c.SYSTEM_PROTOCOLS,
         allowed_peers: frozenset[Address] = frozenset(),
         quiet_seconds: float = 10.0,
         hold_seconds: float = 300.0,
@@ -99,7 +103,7 @@ class FpmFeed:
         self._allowed = allowed_peers
         self._quiet_seconds = quiet_seconds
         self._hold_seconds = hold_seconds
-        self._kernel = KernelFeed(namespace=namespace, tables=tables, protocols=c.SYSTEM_PROTOCOLS)
+        self._kernel = KernelFeed(namespace=namespace, tables=tables, protocols=kernel_protocols)
         self._zebra = ZebraRoutes(tables, self._forget_answers)
         self._answers = {
             space: PrefixTable(space[0].key_width, {"path": np.uint32, "in_fib": np.bool_})
@@ -109,6 +113,8 @@ class FpmFeed:
         self._kernel_read = asyncio.Event()
         self._complete = False
         self._peer: str | None = None
+        self._socket: socket.socket | None = None
+        self._free = asyncio.Event()
         self.sessions = 0
         self.refused = 0
         self.malformed = 0
@@ -219,12 +225,16 @@ class FpmFeed:
         return listener
 
     async def _accept(self, listener: socket.socket, sink: Sink, system: SystemRoutes) -> None:
+        """Take one session after the other."""
         loop = asyncio.get_running_loop()
         session: asyncio.Task[None] | None = None
         try:
             while True:
-                sock, peer = await loop.sock_accept(listener)
+                sock, peer = await _beside(loop.sock_accept(listener), session)
                 name = f"{peer[0]} port {peer[1]}"
+                if self._socket is not None and _closed_by_peer(self._socket):
+                    # zebra has come back before its end was read.
+                    await self._free.wait()
                 if refusal := self._refusal(ip_address(peer[0])):
                     self.refused += 1
                     _log.warning("refused an FPM connection from %s: %s", name, refusal)
@@ -232,7 +242,8 @@ class FpmFeed:
                     continue
                 if session is not None:
                     await _end(session)
-                self._peer = name
+                self._peer, self._socket = name, sock
+                self._free.clear()
                 session = asyncio.create_task(self._serve(sock, sink, system), name=f"FPM session {name}")
         finally:
             if session is not None:
@@ -274,7 +285,8 @@ class FpmFeed:
             self._complete = False
             for waiting in self._answers.values():
                 waiting.clear()
-            self._peer = None
+            self._peer = self._socket = None
+            self._free.set()
         await self._expire(sink, system)
 
     async def _expire(self, sink: Sink, system: SystemRoutes) -> None:
@@ -333,6 +345,29 @@ class FpmFeed:
         if self._complete:
             # Nothing of zebra's is stale: its session is one snapshot, and it is over.
             sink.snapshot_end(clean=True)
+
+
+def _closed_by_peer(sock: socket.socket) -> bool:
+    """Tell whether nothing but the end of the stream is left to read."""
+    try:
+        return not sock.recv(1, socket.MSG_PEEK | socket.MSG_DONTWAIT)
+    except BlockingIOError:
+        return False
+    except OSError:
+        return True
+
+
+async def _beside(awaited: Awaitable[_T], task: asyncio.Task[None] | None) -> _T:
+    """Wait for something while a task runs; a task that fails ends the wait with its failure."""
+    waiting = asyncio.ensure_future(awaited)
+    try:
+        if task is not None:
+            await asyncio.wait((waiting, task), return_when=asyncio.FIRST_COMPLETED)
+            if task.done():
+                task.result()
+        return await waiting
+    finally:
+        waiting.cancel()
 
 
 async def _end(task: asyncio.Task[None]) -> None:

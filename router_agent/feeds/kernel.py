@@ -65,6 +65,8 @@ _GROUPS = (
 _RTMSG = struct.Struct("=BBBBBBBBI")
 _ROUTES = (c.RTM_NEWROUTE, c.RTM_DELROUTE)
 _SMALL_DUMP_TRIES = 5
+_MOST_FILTERED_DUMPS = 8
+"""A dump that the kernel filters by protocol costs it a walk of the table, but sends only what is wanted."""
 _BURST_READS = 16
 """Reads of up to 128 events before other tasks get a turn."""
 _BACKOFF_SECONDS = (0.05, 0.2, 1.0, 5.0)
@@ -214,7 +216,14 @@ class KernelFeed:
 
         with ExitStack() as stack:
             events = stack.enter_context(
-                closing(EventSocket(self._namespace, _GROUPS, buffer_bytes=self._event_buffer_bytes))
+                closing(
+                    EventSocket(
+                        self._namespace,
+                        _GROUPS,
+                        buffer_bytes=self._event_buffer_bytes,
+                        protocols=self._protocols,
+                    )
+                )
             )
             steps: dict[int, Callable[[], object]] = {
                 events.fileno(): lambda: self._read_events(events, sink)
@@ -332,7 +341,19 @@ class KernelFeed:
         self._wanted.clear()
 
     async def _dump_routes(self, dumps: DumpSocket, sink: Sink, family: Family, table: int) -> None:
-        only = next(iter(self._protocols)) if self._protocols and len(self._protocols) == 1 else 0
+        for only in self._dumped_protocols:
+            await self._dump_protocol(dumps, sink, family, table, only)
+
+    @property
+    def _dumped_protocols(self) -> Sequence[int]:
+        """Protocols that a dump is made of each, because the kernel filters by one; 0 is all."""
+        if self._protocols is None or len(self._protocols) > _MOST_FILTERED_DUMPS:
+            return (0,)
+        return sorted(self._protocols)
+
+    async def _dump_protocol(
+        self, dumps: DumpSocket, sink: Sink, family: Family, table: int, only: int
+    ) -> None:
         body = _RTMSG.pack(family, 0, 0, 0, table if table < 256 else 0, only, 0, 0, 0)
         body += attribute(c.RTA_TABLE, table.to_bytes(4, "little"))
         try:

@@ -35,6 +35,7 @@ NLMSGERR_ATTR_MSG: Final = 1
 NLA_TYPE_MASK: Final = 0x3FFF
 
 # asm-generic/socket.h
+SO_ATTACH_FILTER: Final = 26
 SO_SNDBUFFORCE: Final = 32
 SO_RCVBUFFORCE: Final = 33
 

@@ -11,7 +11,7 @@ import asyncio
 import errno
 import os
 import socket
-from collections.abc import AsyncGenerator, Sequence
+from collections.abc import AsyncGenerator, Collection, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -20,6 +20,7 @@ from router_agent.mmsg import ReceiveRing
 from router_agent.model import U8
 from router_agent.namespaces import inside
 from router_agent.netlink import constants as c
+from router_agent.netlink import event_filter
 from router_agent.netlink.messages import (
     Acknowledgements,
     Messages,
@@ -111,13 +112,25 @@ class EventSocket:
         namespace: where to listen.
         groups: RTNLGRP_* numbers.
         buffer_bytes: kernel memory for what is not read yet.
+        protocols: whose route events are wanted, None for all; see `event_filter`.
     """
 
     def __init__(
-        self, namespace: str | None, groups: Sequence[int], *, buffer_bytes: int = EVENT_BUFFER_BYTES
+        self,
+        namespace: str | None,
+        groups: Sequence[int],
+        *,
+        buffer_bytes: int = EVENT_BUFFER_BYTES,
+        protocols: Collection[int] | None = None,
     ) -> None:
         self._namespace = namespace
         self._socket = open_socket(namespace, receive_bytes=buffer_bytes)
+        if protocols is not None and len(protocols) <= event_filter.MOST:
+            try:
+                event_filter.attach(self._socket, protocols)
+            except OSError as error:
+                self._socket.close()
+                raise NetlinkError("attaching a filter of route events", error.errno or 0) from None
         try:
             for group in groups:
                 self._socket.setsockopt(c.SOL_NETLINK, c.NETLINK_ADD_MEMBERSHIP, group)

@@ -45,6 +45,8 @@ CHECKS: dict[str, tuple[Command, str]] = {
         "[Service]\nExecStart=nowhere\n",
     ),
     "role-exabgp-checks": (lambda path: ["sh", "-n", str(path)], "case 'x\n"),
+    "role-frr-confirmed.conf": (lambda path: ["vtysh", "-C", "-f", str(path)], "neighbour here\n"),
+    "role-daemons-confirmed": (lambda path: ["sh", "-n", str(path)], "bgpd=(\n"),
     "role-daemons": (lambda path: ["sh", "-n", str(path)], "bgpd=(\n"),
 }
 

@@ -47,6 +47,11 @@ CASES: dict[str, dict[str, Any]] = {
                 },
             },
             {
+                "name": "confirmed",
+                "feed": {"kind": "fpm", "tables": [254], "kernel_protocols": [201, "static"], "port": 2621},
+                "fib": {"kind": "vpp", "api_socket": "/run/vpp/other.sock", "source": "router-agent"},
+            },
+            {
                 "name": "fib",
                 "feed": {"kind": "kernel", "tables": [254]},
                 "fib": {
@@ -225,7 +230,7 @@ def test_the_agent_understands_what_is_rendered_for_it(tmp_path: Path) -> None:
     path = tmp_path / "agent.yaml"
     path.write_text(agent_config(CASES["agent.yaml"]["pipelines"], tmp_path / "control.sock"))
     config = load(path)
-    assert [pipeline.name for pipeline in config.pipelines] == ["bgp", "lab", "fib"]
+    assert [pipeline.name for pipeline in config.pipelines] == ["bgp", "lab", "confirmed", "fib"]
     assert config.control.socket == tmp_path / "control.sock"
     said = config.model_dump(mode="json", exclude_unset=True)["pipelines"]
     for pipeline, wanted in zip(said, CASES["agent.yaml"]["pipelines"], strict=True):

@@ -19,6 +19,7 @@ from frr_variables import (
     frr_installed,
     frr_networks,
     frr_peers,
+    frr_reads_confirmations,
     frr_reserved,
     frr_rpki_transport,
     frr_service_prefixes,
@@ -56,6 +57,13 @@ PEERS: list[dict[str, Any]] = [
     {"name": "far", "address": "203.0.113.9", "asn": 64999, "maximum_prefixes": 10, "multihop": 4},
     {"name": "second", "speaker": "exabgp", "address": "198.51.100.5", "asn": 64502, "maximum_prefixes": 9},
 ]
+TOLD_ALL: dict[str, Any] = {
+    "name": "inside",
+    "address": "203.0.113.1",
+    "asn": 64999,
+    "maximum_prefixes": 10,
+    "announce_all": True,
+}
 SERVICES = [
     {"name": "dns", "addresses": ["192.0.2.53/32", "2001:db8:53::53/128"], "check": "true"},
     {"name": "ntp", "addresses": ["192.0.2.123/32", "192.0.2.53/32"], "check": "true"},
@@ -86,6 +94,19 @@ def role_variables(**changes: Any) -> dict[str, Any]:
 
 CASES: dict[str, tuple[str, dict[str, Any]]] = {
     "role-frr.conf": ("frr.conf.j2", role_variables()),
+    "role-frr-confirmed.conf": (
+        "frr.conf.j2",
+        role_variables(
+            peers=frr_peers([*PEERS, TOLD_ALL], asn=64500, refuse_reserved_asns=True),
+            rpki=None,
+            services=None,
+            confirmed={"address": "127.0.0.1"},
+        ),
+    ),
+    "role-daemons-confirmed": (
+        "daemons.j2",
+        {"bfd": False, "rpki": False, "netlink_buffer": 90_000_000, "maximum_files": 4096, "confirmed": True},
+    ),
     "role-daemons": (
         "daemons.j2",
         {
@@ -156,6 +177,42 @@ def test_the_template_takes_none_for_what_is_not_wanted() -> None:
     without = render("frr.conf.j2", **role_variables(services=None, rpki=None, refused_as_paths=None))
     for word in ("services", "rpki", "127.0.0.2", "192.0.0.8"):
         assert word not in without
+
+
+def test_only_a_peer_that_asks_for_it_is_told_everything() -> None:
+    config = CASES["role-frr-confirmed.conf"]
+    text = render(config[0], **config[1])
+    unlimited = re.findall(r"^route-map (\S+)-OUT permit 10\nexit", text, re.MULTILINE)
+    assert unlimited == ["INSIDE"]
+    assert re.findall(r"^  neighbor (\S+) next-hop-self$", text, re.MULTILINE) == ["203.0.113.1"]
+
+
+def test_the_kernel_needs_nobody_to_confirm() -> None:
+    with_agent = render("frr.conf.j2", **role_variables(confirmed={"address": "127.0.0.1"}))
+    kernel = render("frr.conf.j2", **role_variables(confirmed={}))
+    without = render("frr.conf.j2", **role_variables(confirmed=None))
+    words = ("fpm address 127.0.0.1", "bgp suppress-fib-pending")
+    assert [[word in text for word in words] for text in (with_agent, kernel, without)] == [
+        [True, True], [False, True], [False, False],
+    ]  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("version", "can"),
+    [
+        ("8.4.4-1.1~deb12u1", False),
+        ("8.5-1", True),
+        ("10.2.6-0~deb13u1", True),
+        ("10.3-1+b1", False),
+        ("10.3.4", False),
+        ("10.4.0", True),
+        ("1:10.7.1-2", True),
+        ("", True),
+        ("unknown", False),
+    ],
+)
+def test_versions_that_read_confirmations(version: str, can: bool) -> None:
+    assert frr_reads_confirmations(version) is can
 
 
 def test_a_peer_gets_what_is_right_for_it() -> None:

@@ -14,6 +14,7 @@ from router_agent.lab.render import render
 from router_agent_pipelines import (
     router_agent_groups,
     router_agent_interfaces,
+    router_agent_listens,
     router_agent_namespaces,
     router_agent_pipelines,
     router_agent_state,
@@ -27,13 +28,14 @@ EXABGP = {**FRR, "name": "peering", "speaker": "exabgp"}
 INTERFACES = {"uplink": "uplink", "bond0.100": "BondEthernet0.100"}
 
 
-def pipelines(forwarding: str, *peers: dict[str, Any]) -> list[dict[str, Any]]:
+def pipelines(forwarding: str, *peers: dict[str, Any], confirmed: bool = False) -> list[dict[str, Any]]:
     return router_agent_pipelines(
         {"forwarding": forwarding, "asn": 64500, "peers": peers},
         interfaces=INTERFACES,
         protocols=DEFAULTS["router_agent_protocols"],
         exabgp=DEFAULTS["router_agent_exabgp"],
         vpp=DEFAULTS["router_agent_vpp"],
+        confirmed=confirmed,
     )
 
 
@@ -52,6 +54,24 @@ def test_pipelines_follow_from_forwarding_and_speakers(
 ) -> None:
     found = pipelines(forwarding, *peers)
     assert [(p["feed"]["kind"], p["fib"]["kind"]) for p in found] == expected
+
+
+@pytest.mark.parametrize(
+    ("forwarding", "peers", "expected", "own"),
+    [
+        ("kernel", [FRR], [], []),
+        ("vpp", [FRR], [("fpm", "vpp")], []),
+        ("vpp", [FRR, EXABGP], [("exabgp", "kernel"), ("fpm", "vpp")], [201]),
+    ],
+)
+def test_zebra_is_told_what_vpp_has_where_it_shall_wait(
+    forwarding: str, peers: list[dict[str, Any]], expected: list[tuple[str, str]], own: list[int]
+) -> None:
+    found = pipelines(forwarding, *peers, confirmed=True)
+    assert [(p["feed"]["kind"], p["fib"]["kind"]) for p in found] == expected
+    assert all(p["feed"]["kernel_protocols"] == own for p in found if p["feed"]["kind"] == "fpm")
+    assert router_agent_listens(found) is any(kind == "fpm" for kind, _ in expected)
+    assert not router_agent_listens(pipelines(forwarding, *peers))
 
 
 def test_vpp_gets_the_routes_of_exabgp_only_where_it_speaks() -> None:

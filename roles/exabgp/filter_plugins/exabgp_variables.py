@@ -18,6 +18,7 @@ _MD5_CHARACTERS = 80
 """What the kernel's TCP MD5 signatures take."""
 
 _NOT_EXABGP = {
+    "announce_all": "ExaBGP announces services alone",
     "bfd": "ExaBGP knows no BFD",
     "local_preference": "router-agent chooses between ExaBGP's peers by path and MED, not by preference",
 }

@@ -58,6 +58,7 @@ def _peer(peer: Mapping[str, Any], asn: int, refuse_reserved_asns: bool) -> Vari
         "maximum_prefixes": int(peer["maximum_prefixes"]),
         "bfd": bool(peer.get("bfd")),
         "refuse_as_paths": refuse_reserved_asns and not _reserved(int(peer["asn"])),
+        "announce_all": bool(peer.get("announce_all")),
     }
     if peer.get("password"):
         variables["password"] = _password(peer)
@@ -182,6 +183,21 @@ def frr_installed(listing: str) -> dict[str, str]:
     return {line[0]: line[1] for line in words if len(line) == 3 and line[2] == "installed"}
 
 
+def frr_reads_confirmations(version: str) -> bool:
+    """Tell whether zebra of this version of the package can be told which routes the forwarding plane has.
+
+    8.5 is the first that reads answers over FPM; 10.3 looks them up in the wrong table, which 10.4 mended.
+
+    Args:
+        version: of the package; one that is not installed yet (empty) is taken to be able.
+    """
+    match = re.match(r"(\d+)\.(\d+)", version.rpartition(":")[2])
+    if not match:
+        return not version
+    release = (int(match[1]), int(match[2]))
+    return (8, 5) <= release < (10, 3) or release >= (10, 4)
+
+
 def frr_rpki_transport(version: str) -> str:
     """Return the word that FRR puts before the address of an RPKI cache: ``tcp`` from 10.1 on.
 
@@ -210,6 +226,7 @@ class FilterModule:
             "frr_installed": frr_installed,
             "frr_networks": frr_networks,
             "frr_peers": frr_peers,
+            "frr_reads_confirmations": frr_reads_confirmations,
             "frr_reserved": frr_reserved,
             "frr_rpki_transport": frr_rpki_transport,
             "frr_service_prefixes": frr_service_prefixes,

@@ -20,6 +20,7 @@ def router_agent_pipelines(
     protocols: Sequence[str | int],
     exabgp: Mapping[str, Any],
     vpp: Mapping[str, Any],
+    confirmed: bool = False,
 ) -> list[dict[str, Any]]:
     """Return the pipelines for agent.yaml; none when the kernel forwards and FRR alone speaks BGP.
 
@@ -29,6 +30,7 @@ def router_agent_pipelines(
         protocols: kernel route protocols that go to VPP, besides the agent's own.
         exabgp: the `socket`, `socket_group`, `protocol` and `metric` of ExaBGP's routes.
         vpp: the `api_socket` and the `source` of VPP's routes.
+        confirmed: zebra gives its routes to the agent itself, and is told which of them VPP has.
     """
     pipelines = []
     has_exabgp = any(peer.get("speaker", "frr") == "exabgp" for peer in router["peers"])
@@ -38,8 +40,11 @@ def router_agent_pipelines(
         fib = {"kind": "kernel", "protocol": int(exabgp["protocol"]), "metric": int(exabgp["metric"])}
         pipelines.append({"name": "exabgp", "feed": feed, "fib": fib})
     if router["forwarding"] == "vpp":
-        followed = [*protocols, *([int(exabgp["protocol"])] if has_exabgp else [])]
-        feed = {"kind": "kernel", "tables": [MAIN_TABLE], "protocols": followed}
+        agents_own = [int(exabgp["protocol"])] if has_exabgp else []
+        feed = {"kind": "kernel", "tables": [MAIN_TABLE], "protocols": [*protocols, *agents_own]}
+        if confirmed:
+            # Connected networks are VPP's own: its interfaces have the addresses.
+            feed = {"kind": "fpm", "tables": [MAIN_TABLE], "kernel_protocols": agents_own}
         pipelines.append(
             {"name": "vpp", "feed": feed, "fib": {"kind": "vpp", **vpp, "interfaces": dict(interfaces)}}
         )
@@ -79,6 +84,11 @@ def router_agent_groups(pipelines: Sequence[Mapping[str, Any]], vpp: str, contro
     return sorted(groups - {""})
 
 
+def router_agent_listens(pipelines: Sequence[Mapping[str, Any]]) -> bool:
+    """Tell whether a pipeline listens on a TCP port, as zebra's feed does."""
+    return any(pipeline["feed"]["kind"] == "fpm" for pipeline in pipelines)
+
+
 def router_agent_namespaces(pipelines: Sequence[Mapping[str, Any]]) -> bool:
     """Tell whether a pipeline names a network namespace other than the service's."""
     return any(pipeline[side].get("namespace") for pipeline in pipelines for side in ("feed", "fib"))
@@ -99,6 +109,7 @@ class FilterModule:
         return {
             "router_agent_groups": router_agent_groups,
             "router_agent_interfaces": router_agent_interfaces,
+            "router_agent_listens": router_agent_listens,
             "router_agent_namespaces": router_agent_namespaces,
             "router_agent_pipelines": router_agent_pipelines,
             "router_agent_state": router_agent_state,
