@@ -48,7 +48,7 @@ CASES: dict[str, dict[str, Any]] = {
             },
             {
                 "name": "confirmed",
-                "feed": {"kind": "fpm", "tables": [254], "kernel_protocols": [201, "static"], "port": 2621},
+                "feed": {"kind": "fpm", "tables": [254], "kernel_protocols": [201, 4], "port": 2621},
                 "fib": {"kind": "vpp", "api_socket": "/run/vpp/other.sock", "source": "router-agent"},
             },
             {

@@ -105,7 +105,14 @@ CASES: dict[str, tuple[str, dict[str, Any]]] = {
     ),
     "role-daemons-confirmed": (
         "daemons.j2",
-        {"bfd": False, "rpki": False, "netlink_buffer": 90_000_000, "maximum_files": 4096, "confirmed": True},
+        {
+            "bfd": False,
+            "rpki": False,
+            "netlink_buffer": 90_000_000,
+            "retain_seconds": 300,
+            "maximum_files": 4096,
+            "confirmed": True,
+        },
     ),
     "role-daemons": (
         "daemons.j2",
