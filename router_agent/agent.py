@@ -321,6 +321,7 @@ def _fib(config: PipelineConfig) -> Fib:
         window=fib.window,
         recursion=fib.recursion,
         recursion_table=fib.recursion_table,
+        stats_socket=fib.stats_socket,
         tables=[(family, table) for family in Family for table in config.tables.values()],
     )
 

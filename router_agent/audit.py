@@ -182,7 +182,7 @@ class Audit:
             suspect = self._suspect(reconciler, keys, seen.paths, seen.covered)
             if suspect.any():
                 await self._settle_suspects(reconciler, keys[suspect], tally)
-            reconciler.unmark_drifted(keys[~suspect])
+            self.pipeline.look_again(reconciler, reconciler.unmark_drifted(keys[~suspect]))
             covered += np.bincount(key_lengths(keys[seen.covered]), minlength=len(covered))
             tally.checked += len(keys)
             self.progress = tally.checked
@@ -277,6 +277,7 @@ class Audit:
                 self.findings.append(finding)
             if not self.repair and reason is not Reason.STALE:
                 reconciler.mark_drifted(keys[those], reason)
+                self.pipeline.look_again(reconciler, keys[those])
         if self.repair:
             self.pipeline.correct(reconciler, keys, seen)
             self.repaired += len(keys)

@@ -366,15 +366,29 @@ def _print_status(status: Status) -> None:
             )
     _print_tables(pipelines, routes)
     for pipeline in status.pipelines:
-        if pipeline.error:
-            print(f"{pipeline.name}: {pipeline.error}")
-        if pipeline.passed_over:
-            kinds = ", ".join(f"{kind} {count:,}" for kind, count in sorted(pipeline.passed_over.items()))
-            print(f"{pipeline.name}: passed over: {kinds}")
-        if pipeline.mirror and pipeline.mirror.problem:
-            print(f"{pipeline.name}: interfaces are not mirrored: {pipeline.mirror.problem}")
-        for words in pipeline.mirror.refused if pipeline.mirror else ():
-            print(f"{pipeline.name}: cannot {words}")
+        for trouble in _troubles(pipeline):
+            print(f"{pipeline.name}: {trouble}")
+
+
+def _troubles(pipeline: PipelineStatus) -> Iterator[str]:
+    if pipeline.error:
+        yield pipeline.error
+    if pipeline.passed_over:
+        kinds = ", ".join(f"{kind} {count:,}" for kind, count in sorted(pipeline.passed_over.items()))
+        yield f"passed over: {kinds}"
+    if pipeline.mirror and pipeline.mirror.problem:
+        yield f"interfaces are not mirrored: {pipeline.mirror.problem}"
+    for words in pipeline.mirror.refused if pipeline.mirror else ():
+        yield f"cannot {words}"
+    capacity, audit = pipeline.capacity, pipeline.audit
+    if capacity is not None and capacity.shortage:
+        yield f"ALARM: {capacity.withheld:,} routes are not added: {capacity.shortage}"
+    elif capacity is not None and capacity.unknown:
+        yield f"the FIB's memory is not watched: {capacity.unknown}"
+    if audit is not None and audit.standing:
+        yield f"{audit.standing:,} routes are lost or altered and left so (audit.action is {audit.action})"
+    if audit is not None and audit.unexplained:
+        yield f"the FIB has {audit.unexplained:,} entries nobody accounts for; see router-agent audit --full"
 
 
 def _pipeline_cells(pipeline: PipelineStatus) -> tuple[str, ...]:

@@ -409,6 +409,11 @@ class VppFibConfig(_Model):
         default=4_000_000_000,
         description="VPP table id of the next-hop tables; the next free one is used where it is taken.",
     )
+    stats_socket: SocketPath | None = Field(
+        default=None,
+        description="VPP's stats segment, which tells how much room for routes it has; stats.sock beside the "
+        "API socket when null.",
+    )
 
     @model_validator(mode="after")
     def _mirror_pairs_only(self) -> VppFibConfig:

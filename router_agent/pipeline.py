@@ -22,13 +22,14 @@ import numpy as np
 
 from router_agent.confirm import Confirmer
 from router_agent.feeds.feed import Feed, FeedError
-from router_agent.fibs.fib import Fib, FibError, FibLostError
+from router_agent.fibs.fib import Capacity, Fib, FibError, FibLostError
 from router_agent.model import (
     ABSENT,
     FORWARDED_TYPES,
     U32,
     U64,
     Changes,
+    Failures,
     Family,
     Link,
     Mask,
@@ -48,6 +49,9 @@ _BACKOFF_SECONDS = (0.1, 0.2, 0.5, 1.0, 2.0, 5.0)
 _LAGS_KEPT = 4096
 _PATHS_ALLOWED = 1024
 """The feed's path ids are looked through for unused ones when there are more, and again when they double."""
+_CAPACITY_SECONDS = 1.0
+_MOST_WITHHELD = 65_536
+"""Withheld routes that are let in at a time."""
 _MOST_COVERED = 256
 """Wanted routes that a reading did not show are asked about one by one when they are no more than so many."""
 
@@ -137,6 +141,8 @@ class Pipeline:
         self.lags = Lags()
         self.last_snapshot: float | None = None
         self.in_sync_since: float | None = None
+        self.shortage: str | None = None
+        """Why the FIB is given no more routes; None when it is."""
         self.neighbours_known: dict[tuple[int, bytes], bytes] = {}
         self.links_known: dict[int, Link] = {}
         self._observer = observer
@@ -247,6 +253,8 @@ class Pipeline:
             async with asyncio.TaskGroup() as tasks:
                 tasks.create_task(self._read_feed(), name=f"{self.name}: feed")
                 tasks.create_task(self._drive_fib(), name=f"{self.name}: fib")
+                if self.fib.capacity is not None:
+                    tasks.create_task(self._watch_capacity(self.fib.capacity), name=f"{self.name}: capacity")
         finally:
             self._keep_confirmations()
             await self.fib.close()
@@ -262,6 +270,10 @@ class Pipeline:
     def quiet(self) -> asyncio.Lock:
         """Held by whoever reads or writes the FIB; meanwhile what the reconcilers hold is exact."""
         return self._fib_free
+
+    def look_again(self, reconciler: Reconciler, keys: U64) -> None:
+        """Look at prefixes again: write what is missing, and tell who wants to know what became of them."""
+        self._touch(reconciler, keys)
 
     def correct(self, reconciler: Reconciler, keys: U64, paths: U32) -> None:
         """Take note of what the FIB was found to hold for these prefixes, and write what it should."""
@@ -407,6 +419,7 @@ class Pipeline:
                     if writing is not None:
                         await writing
                         writing = None
+                    changes = reconciler.admit(changes, self.fib.capacity)
                     if len(changes) or self.confirmers:
                         writing = asyncio.create_task(self._write_changes(reconciler, changes, keys))
                     # Lets the write start, and the feed's events in.
@@ -429,6 +442,8 @@ class Pipeline:
     async def _settle(self, reconciler: Reconciler, changes: Changes) -> None:
         failures = await self.fib.write(changes)
         reconciler.settle(changes, failures)
+        if self.fib.capacity is not None:
+            self.fib.capacity.release(_room_left(changes, failures))
         self.counts.writes.count(changes, len(failures))
         if len(failures):
             codes = Counter(failures.codes.tolist())
@@ -469,6 +484,33 @@ class Pipeline:
         """Return those of the feed's path ids that routes have."""
         in_use = self._paths_in_use()
         return [path for path in paths.tolist() if in_use[path]]
+
+    async def _watch_capacity(self, capacity: Capacity) -> None:
+        """Look at the FIB's room again and again, and let withheld routes in when there is some."""
+        while True:
+            await asyncio.sleep(_CAPACITY_SECONDS)
+            if not self._following:
+                continue
+            capacity.look()
+            self._note_shortage(capacity.shortage)
+            if capacity.open_for_more:
+                for reconciler in self.reconcilers.values():
+                    self._touch(reconciler, reconciler.some_withheld(_MOST_WITHHELD))
+
+    def _note_shortage(self, shortage: str | None) -> None:
+        if (shortage is None) == (self.shortage is None):
+            self.shortage = shortage
+            return
+        self.shortage = shortage
+        withheld = sum(len(r.withheld) for r in self.reconcilers.values())
+        if shortage is not None:
+            _log.error("%s: no more routes are added, %d wait: %s", self.name, withheld, shortage)
+        else:
+            _log.warning("%s: there is room for routes again; %d waited for it", self.name, withheld)
+        for reconciler in self.reconcilers.values():
+            reconciler.out_of_room = shortage is not None
+            # Whoever is told what becomes of routes is told of these.
+            self._touch(reconciler, reconciler.some_withheld(len(reconciler.withheld)))
 
     def _translate(self, path: int, before: int) -> int | Reason:
         path_set = self.feed.resolve(path)
@@ -558,6 +600,15 @@ def _pauses() -> Iterator[float]:
     yield from _BACKOFF_SECONDS
     while True:
         yield _BACKOFF_SECONDS[-1]
+
+
+def _room_left(changes: Changes, failures: Failures) -> int:
+    """Return how many routes fewer a write left in the FIB than it was let in for."""
+    deleted = (changes.paths == ABSENT) & (changes.held != ABSENT)
+    refused = np.zeros(len(changes), np.bool_)
+    refused[failures.rows] = True
+    added = (changes.paths != ABSENT) & (changes.held == ABSENT)
+    return int((deleted & ~refused).sum() + (added & refused).sum())
 
 
 def _chunks(keys: U64) -> Iterator[U64]:

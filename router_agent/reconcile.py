@@ -11,6 +11,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from router_agent.fibs.fib import Capacity
 from router_agent.model import (
     ABSENT,
     I32,
@@ -140,6 +141,10 @@ class Reconciler:
         width = rib.family.key_width
         self.held = PrefixTable(width, {"path": np.uint32})
         self.refused = PrefixTable(width, {"path": np.uint32, "code": np.int32})
+        self.withheld = PrefixTable(width)
+        """Additions that the FIB may have no room for."""
+        self.out_of_room = False
+        """Whether it has none for sure, so that they are not on their way but over capacity."""
         self.drifted = PrefixTable(width, {"reason": np.uint8})
         """Routes an audit found lost or altered and left so; the column indexes `REASONS`."""
         self.others: I64 | None = None
@@ -213,6 +218,9 @@ class Reconciler:
 
         What the FIB refused is not asked of it again until something else is wanted, or `retry`.
         """
+        if len(self.withheld):
+            waiting = self.withheld.find(keys)
+            self.withheld.remove(waiting[waiting >= 0])
         wanted = np.maximum(self.wanted(keys), ABSENT).astype(np.uint32)
         held = self.held_paths(keys)
         rows = diff(wanted, held)
@@ -252,6 +260,25 @@ class Reconciler:
         self.held.clear()
         self.refused.clear()
         self.drifted.clear()
+        self.withheld.clear()
+
+    def admit(self, changes: Changes, capacity: Capacity | None) -> Changes:
+        """Return the changes that the FIB has room for; additions beyond are withheld until there is more."""
+        if capacity is None:
+            return changes
+        adds = np.flatnonzero((changes.held == ABSENT) & (changes.paths != ABSENT))
+        admitted = capacity.admit(self.family, changes.keys[adds])
+        if admitted == len(adds):
+            return changes
+        self.withheld.find_or_insert(changes.keys[adds[admitted:]])
+        kept = np.delete(np.arange(len(changes)), adds[admitted:])
+        return Changes(
+            changes.family, changes.table, changes.keys[kept], changes.paths[kept], changes.held[kept]
+        )
+
+    def some_withheld(self, most: int) -> U64:
+        """Return keys of withheld additions, at most so many."""
+        return self.withheld.keys(self.withheld.rows()[:most])
 
     def correct(self, keys: U64, paths: U32) -> None:
         """Take note of what the FIB was found to hold; whoever says so touches the prefixes."""
@@ -266,11 +293,13 @@ class Reconciler:
         rows = self.drifted.find_or_insert(keys)
         self.drifted["reason"][rows] = REASONS.index(reason)
 
-    def unmark_drifted(self, keys: U64) -> None:
-        """Take back `mark_drifted` for these keys."""
-        if len(self.drifted):
-            rows = self.drifted.find(keys)
-            self.drifted.remove(rows[rows >= 0])
+    def unmark_drifted(self, keys: U64) -> U64:
+        """Take back `mark_drifted` for these keys; return those that were marked."""
+        if not len(self.drifted):
+            return keys[:0]
+        rows = self.drifted.find(keys)
+        self.drifted.remove(rows[rows >= 0])
+        return keys[rows >= 0]
 
     def drift_of(self, key: U64) -> Reason | None:
         """Return what an audit found wrong with one key (shape (1, width)) and left so."""
@@ -317,6 +346,10 @@ class Reconciler:
             known = np.flatnonzero(rows >= 0)
             same = self.refused["path"][rows[known]] == wanted[known]
             outcomes[known[same]] = Outcome.FAILED
+        if self.out_of_room and len(self.withheld):
+            outcomes[self.withheld.find(keys) >= 0] = Outcome.FAILED
+        if len(self.drifted):
+            outcomes[self.drifted.find(keys) >= 0] = Outcome.FAILED
         return outcomes
 
     def refusal(self, key: U64) -> Refusal | None:
@@ -338,6 +371,8 @@ class Reconciler:
         refused = self.refused["path"][self.refused.rows()]
         if len(refused):
             counts[Reason.REJECTED] = counts.get(Reason.REJECTED, 0) + len(refused)
+        if self.out_of_room and len(self.withheld):
+            counts[Reason.OVER_CAPACITY] = counts.get(Reason.OVER_CAPACITY, 0) + len(self.withheld)
         for number, count in enumerate(np.bincount(self.drifted["reason"][self.drifted.rows()])):
             if count:
                 counts[REASONS[number]] = counts.get(REASONS[number], 0) + int(count)

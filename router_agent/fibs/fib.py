@@ -59,11 +59,47 @@ class LookedUp:
     counters: I64
 
 
+class Capacity(Protocol):
+    """How many routes a FIB has room for; asked before routes are added, never before they are replaced."""
+
+    def look(self) -> bool:
+        """Look at the FIB's resources, at once; return whether there may be more room than was known."""
+
+    def admit(self, family: Family, keys: U64) -> int:
+        """Return how many of these routes, from the first on, may be added now; they count as added."""
+
+    def release(self, count: int) -> None:
+        """Take note that so many routes were deleted, or were let in and then refused."""
+
+    @property
+    def open_for_more(self) -> bool:
+        """Whether `admit` would let a route in."""
+
+    @property
+    def shortage(self) -> str | None:
+        """Which resource is short, how much of it is used, and what to do; None when none is."""
+
+    @property
+    def unknown(self) -> str | None:
+        """Why nothing is known of the FIB's resources, so that everything is let in; None when it is."""
+
+    @property
+    def used(self) -> dict[str, tuple[int, int]]:
+        """Bytes used and bytes there are, by resource."""
+
+    def counter(self, index: int) -> tuple[int, int] | None:
+        """Return packets and bytes sent to the route of a counter (`LookedUp.counters`), if it counts."""
+
+
 class Fib(Protocol):
     """One forwarding table set, written by us alone under our own source."""
 
     cheap_to_read: bool
     """Whether a full reading disturbs nobody, so that an audit need not look prefixes up one by one."""
+
+    @property
+    def capacity(self) -> Capacity | None:
+        """Asked before routes are added; None where they cannot outgrow the FIB."""
 
     async def open(self) -> None:
         """Connect, check that we are the only writer of our source, learn the interfaces.

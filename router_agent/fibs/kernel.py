@@ -90,6 +90,7 @@ class KernelFib:
     """
 
     cheap_to_read = True
+    capacity = None
 
     def __init__(
         self,

@@ -53,6 +53,7 @@ from router_agent.model import (
     RouteType,
     prefixes_of,
 )
+from router_agent.vpp.capacity import VppCapacity
 from router_agent.vpp.entries import Entries
 from router_agent.vpp.interfaces import MESSAGES as INTERFACE_MESSAGES
 from router_agent.vpp.interfaces import Interfaces
@@ -112,6 +113,7 @@ class VppFib:
         recursion: whether routes lead through entries of next-hop tables. What was written the other way is
             understood, and rewritten as it is wanted.
         recursion_table: VPP table id of the next-hop tables; the next free one where it is taken.
+        stats_socket: VPP's stats segment; ``stats.sock`` beside the API socket when None.
 
     Raises:
         FibError: an argument is out of range.
@@ -131,6 +133,7 @@ class VppFib:
         tables: Sequence[tuple[Family, int]] = ((Family.IPV4, 0), (Family.IPV6, 0)),
         recursion: bool = False,
         recursion_table: int = DEFAULT_TABLE,
+        stats_socket: FilePath | None = None,
     ) -> None:
         _check_arguments(source_name, source_priority, window)
         self._source_name = source_name
@@ -148,6 +151,7 @@ class VppFib:
         self._sets: Interner[PathSet] = Interner()
         """The paths that routes themselves have in VPP."""
         self._numbering = Numbering(self._entries, self._sets)
+        self.capacity = VppCapacity(stats_socket or api_socket.with_name("stats.sock"))
         self._codec: RouteCodec | None = None
         self._lookups: RouteLookups | None = None
         self._neighbour_fib: VppNeighbours | None = None
@@ -180,6 +184,7 @@ class VppFib:
             await self._create_tables()
             await self._take_sources()
             await self._open_side_stream()
+            await self.capacity.open()
             self._interfaces_changed.clear()
             await self._session.call("want_interface_events", enable_disable=1, pid=os.getpid())
             self._pairs_doubtful.clear()
@@ -201,6 +206,7 @@ class VppFib:
             watch.cancel()
             with suppress(asyncio.CancelledError):
                 await watch
+        self.capacity.close()
         await self._session.close()
         self._ownership.give_up()
 

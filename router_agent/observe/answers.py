@@ -101,6 +101,26 @@ class MirrorStatus(_Answer):
     refused: tuple[str, ...] = ()
 
 
+class CapacityStatus(_Answer):
+    """Whether a FIB has room for more routes.
+
+    Attributes:
+        exhausted: the alarm: no more routes are added, and those in the FIB stay; see ``shortage``.
+        shortage: which resource is short, how much of it is used, and what to do.
+        unknown: why the FIB's resources cannot be seen, so that everything is let in.
+        withheld: wanted routes that wait for room.
+        used_bytes: by resource.
+        total_bytes: by resource.
+    """
+
+    exhausted: bool
+    shortage: str | None = None
+    unknown: str | None = None
+    withheld: int = 0
+    used_bytes: Mapping[str, int] = Field(default_factory=dict)
+    total_bytes: Mapping[str, int] = Field(default_factory=dict)
+
+
 class PipelineStatus(_Answer):
     """One feed into one FIB.
 
@@ -126,6 +146,7 @@ class PipelineStatus(_Answer):
         neighbours: neighbours copied into the FIB.
         audit: how the comparison of the FIB with what was written goes.
         mirror: how interfaces are mirrored, None where they are not.
+        capacity: the FIB's resources; None where routes cannot outgrow them.
     """
 
     name: str
@@ -147,6 +168,7 @@ class PipelineStatus(_Answer):
     neighbours: int = 0
     audit: AuditStatus | None = None
     mirror: MirrorStatus | None = None
+    capacity: CapacityStatus | None = None
 
 
 class Status(_Answer):

@@ -16,6 +16,7 @@ from router_agent.audit import Audit, Tally
 from router_agent.model import ABSENT, U64, Family, Prefix, Reason, keys_of, prefixes_of
 from router_agent.observe.answers import (
     AuditStatus,
+    CapacityStatus,
     Explanation,
     FamilyCounts,
     InFib,
@@ -70,6 +71,22 @@ def pipeline_status(pipeline: Pipeline, feed: str, fib: str, audit: Audit) -> Pi
         ),
         neighbours=len(pipeline.neighbours_known),
         audit=audit_status(audit),
+        capacity=_capacity_status(pipeline),
+    )
+
+
+def _capacity_status(pipeline: Pipeline) -> CapacityStatus | None:
+    capacity = pipeline.fib.capacity
+    if capacity is None:
+        return None
+    used = capacity.used
+    return CapacityStatus(
+        exhausted=pipeline.shortage is not None,
+        shortage=pipeline.shortage,
+        unknown=capacity.unknown,
+        withheld=sum(len(r.withheld) for r in pipeline.reconcilers.values()),
+        used_bytes={name: bytes_used for name, (bytes_used, _) in used.items()},
+        total_bytes={name: total for name, (_, total) in used.items()},
     )
 
 
@@ -235,7 +252,9 @@ def _rows(pipeline: Pipeline, reconciler: Reconciler, table: int, keys: U64) -> 
     wanted, held = reconciler.wanted(keys), reconciler.held_paths(keys)
     for row, prefix in enumerate(prefixes_of(keys)):
         best = reconciler.rib.candidates(keys[row : row + 1])[0]
-        in_fib, reason, detail = _placed(reconciler, keys[row : row + 1], int(wanted[row]), int(held[row]))
+        in_fib, reason, detail = _placed(
+            pipeline, reconciler, keys[row : row + 1], int(wanted[row]), int(held[row])
+        )
         yield RouteRow(
             pipeline=pipeline.name,
             prefix=str(prefix),
@@ -250,7 +269,7 @@ def _rows(pipeline: Pipeline, reconciler: Reconciler, table: int, keys: U64) -> 
 
 
 def _placed(
-    reconciler: Reconciler, key: U64, wanted: int, held: int
+    pipeline: Pipeline, reconciler: Reconciler, key: U64, wanted: int, held: int
 ) -> tuple[InFib, Reason | None, str | None]:
     """Tell whether one route is in the FIB, and if not why."""
     if wanted < 0:
@@ -260,6 +279,8 @@ def _placed(
         return InFib.NO, drift, None
     if wanted == held and wanted != ABSENT:
         return InFib.YES, None, None
+    if reconciler.out_of_room and reconciler.withheld.find(key)[0] >= 0:
+        return InFib.NO, Reason.OVER_CAPACITY, pipeline.shortage
     refusal = reconciler.refusal(key)
     if refusal is not None and refusal.path == wanted:
         return InFib.NO, Reason.REJECTED, _error_words(refusal.code)
@@ -287,7 +308,7 @@ def _explain(pipeline: Pipeline, table: int, reconciler: Reconciler, asked: Pref
     key = keys_of([prefix])
     candidates = reconciler.rib.candidates(key)
     wanted, held = int(reconciler.wanted(key)[0]), int(reconciler.held_paths(key)[0])
-    in_fib, reason, detail = _placed(reconciler, key, wanted, held)
+    in_fib, reason, detail = _placed(pipeline, reconciler, key, wanted, held)
     best = candidates[0]
     steps = [
         Step(stage=Stage.CANDIDATE, words=f"metric {c.metric}: {', '.join(_feed_words(pipeline, c.path))}")

@@ -8,11 +8,8 @@ from __future__ import annotations
 
 import asyncio
 import random
-import secrets
-import subprocess
 import tempfile
-from collections.abc import AsyncIterator, Iterator
-from contextlib import asynccontextmanager
+from collections.abc import Iterator
 from ipaddress import ip_address, ip_network
 from pathlib import Path as FilePath
 
@@ -20,7 +17,6 @@ import numpy as np
 import pytest
 
 from router_agent.audit import Audit, AuditBrokenOffError
-from router_agent.feeds.kernel import KernelFeed
 from router_agent.fibs.vpp import DEFAULT_SOURCE, VppFib
 from router_agent.model import (
     ABSENT,
@@ -41,19 +37,14 @@ from router_agent.vpp.process import VppProcess
 from router_agent.vpp.routes import RouteCodec
 from router_agent.vpp.session import VppSession
 
+from .kernel_to_vpp import SECONDS, in_sync, ip, new_pipeline, ports_in_namespace, running
+
 pytestmark = [pytest.mark.root, pytest.mark.vpp]
 
 ROUTES = 3_000
 PORTS = {"left": "loop0", "right": "loop1"}
-SECONDS = 60
 FAST = 100_000.0
 BLACKHOLE = PathSet(RouteType.BLACKHOLE)
-
-
-def ip(namespace: str, *lines: str) -> None:
-    subprocess.run(
-        ["ip", "-n", namespace, "-batch", "-"], input="\n".join(lines), text=True, check=True, timeout=60
-    )
 
 
 def prefix(number: int) -> str:
@@ -66,24 +57,10 @@ def prefix6(number: int) -> str:
 
 @pytest.fixture
 def namespace() -> Iterator[str]:
-    """Two ports with addresses, and routes through them; the connected ones are four of either family."""
-    name = f"t{secrets.token_hex(4)}"
-    subprocess.run(["ip", "netns", "add", name], check=True)
-    try:
-        lines = []
-        for number, port in enumerate(PORTS):
-            lines += [
-                f"link add {port} type veth peer name {port}-far",
-                f"link set {port} up",
-                f"link set {port}-far up",
-                f"addr add 10.0.{number}.1/24 dev {port}",
-                f"addr add 2001:db8:ffff:{number}::1/64 dev {port} nodad",
-            ]
-        ip(name, *lines)
+    """Two ports with addresses, and routes through them."""
+    with ports_in_namespace(*PORTS) as name:
         add_routes(name, ROUTES)
         yield name
-    finally:
-        subprocess.run(["ip", "netns", "del", name], check=True)
 
 
 def add_routes(namespace: str, count: int, verb: str = "add") -> None:
@@ -106,30 +83,8 @@ def vpp() -> Iterator[VppProcess]:
         yield process
 
 
-def new_pipeline(namespace: str, vpp: VppProcess) -> Pipeline:
-    return Pipeline(
-        name="t",
-        feed=KernelFeed(namespace=namespace, tables=(254,), resync_interval_seconds=0.1),
-        fib=VppFib(api_socket=vpp.api_socket, interfaces=PORTS),
-        tables={254: 0},
-    )
-
-
-@asynccontextmanager
-async def running(pipeline: Pipeline) -> AsyncIterator[Pipeline]:
-    task = asyncio.create_task(pipeline.run())
-    try:
-        await in_sync(pipeline)
-        yield pipeline
-    finally:
-        task.cancel()
-        await asyncio.gather(task, return_exceptions=True)
-
-
-async def in_sync(pipeline: Pipeline) -> None:
-    async with asyncio.timeout(SECONDS):
-        while pipeline.state is not State.IN_SYNC or pipeline.pending or pipeline.quiet.locked():
-            await asyncio.sleep(0.01)
+def between(namespace: str, vpp: VppProcess) -> Pipeline:
+    return new_pipeline(namespace, vpp, PORTS)
 
 
 def audit_of(pipeline: Pipeline, *, repair: bool = True, full_reading_seconds: float = 0.0) -> Audit:
@@ -171,7 +126,7 @@ class Intruder:
 async def test_what_another_client_did_is_found_with_its_reason_and_repaired(
     namespace: str, vpp: VppProcess
 ) -> None:
-    async with running(new_pipeline(namespace, vpp)) as pipeline, Intruder(vpp) as intruder:
+    async with running(between(namespace, vpp)) as pipeline, Intruder(vpp) as intruder:
         before = await intruder.routes()
         assert len(before) >= ROUTES + ROUTES // 10
         audit = audit_of(pipeline)
@@ -197,7 +152,7 @@ async def test_what_another_client_did_is_found_with_its_reason_and_repaired(
 async def test_stale_routes_raise_a_doubt_that_a_full_reading_settles(
     namespace: str, vpp: VppProcess
 ) -> None:
-    async with running(new_pipeline(namespace, vpp)) as pipeline, Intruder(vpp) as intruder:
+    async with running(between(namespace, vpp)) as pipeline, Intruder(vpp) as intruder:
         before = await intruder.routes()
         strange = [f"30.0.{n}.0/24" for n in range(9)] + ["30.1.0.0/16"]
         await intruder.put(strange, BLACKHOLE)
@@ -217,7 +172,7 @@ async def test_stale_routes_raise_a_doubt_that_a_full_reading_settles(
 
 
 async def test_routes_of_another_owner_are_a_doubt_once_and_stay(namespace: str, vpp: VppProcess) -> None:
-    async with running(new_pipeline(namespace, vpp)) as pipeline:
+    async with running(between(namespace, vpp)) as pipeline:
         vpp.cli("ip route add 40.0.0.0/24 via drop")
         audit = audit_of(pipeline, full_reading_seconds=3600)
         assert not (await audit.check(FAST)).found
@@ -228,7 +183,7 @@ async def test_routes_of_another_owner_are_a_doubt_once_and_stay(namespace: str,
 
 
 async def test_a_report_leaves_everything_and_says_so(namespace: str, vpp: VppProcess) -> None:
-    async with running(new_pipeline(namespace, vpp)) as pipeline, Intruder(vpp) as intruder:
+    async with running(between(namespace, vpp)) as pipeline, Intruder(vpp) as intruder:
         audit = audit_of(pipeline, repair=False)
         await intruder.put([prefix(1)], None)
         await intruder.put([prefix(2)], BLACKHOLE)
@@ -256,11 +211,11 @@ async def test_covered_routes_are_no_fault_and_a_restart_writes_nothing(
 ) -> None:
     for number, port in enumerate(PORTS.values()):
         vpp.cli(f"set interface ip address {port} 10.0.{number}.1/24")
-    async with running(new_pipeline(namespace, vpp)) as pipeline:
+    async with running(between(namespace, vpp)) as pipeline:
         found = await audit_of(pipeline).check(FAST)
         assert (found.covered, found.found, found.unexplained) == (2, {}, 0)
         assert not (await audit_of(pipeline).read()).found
-    async with running(new_pipeline(namespace, vpp)) as pipeline:
+    async with running(between(namespace, vpp)) as pipeline:
         writes = pipeline.counts.writes
         assert (writes.added, writes.replaced, writes.deleted) == (0, 0, 0)
         found = await audit_of(pipeline).check(FAST)
@@ -271,7 +226,7 @@ async def test_covered_routes_are_no_fault_and_a_restart_writes_nothing(
 
 
 async def test_churn_is_never_taken_for_a_fault(namespace: str, vpp: VppProcess) -> None:
-    async with running(new_pipeline(namespace, vpp)) as pipeline:
+    async with running(between(namespace, vpp)) as pipeline:
         audit = audit_of(pipeline)
         churning = asyncio.create_task(asyncio.to_thread(churn, namespace, rounds=6))
         passes = 0
@@ -297,7 +252,7 @@ def churn(namespace: str, rounds: int) -> None:
 
 
 async def test_an_audit_ends_with_the_vpp_it_asks(namespace: str, vpp: VppProcess) -> None:
-    async with running(new_pipeline(namespace, vpp)) as pipeline:
+    async with running(between(namespace, vpp)) as pipeline:
         audit = audit_of(pipeline)
         vpp.kill()
         async with asyncio.timeout(SECONDS):
