@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from router_agent.audit import Audit, Tally
-from router_agent.model import ABSENT, U64, Family, Prefix, Reason, keys_of, prefixes_of
+from router_agent.model import ABSENT, U64, Family, Outcome, Prefix, Reason, keys_of, prefixes_of
 from router_agent.observe.answers import (
     AuditStatus,
     CapacityStatus,
@@ -141,9 +141,10 @@ async def routes(pipelines: Sequence[Pipeline], wanted: RouteFilter) -> AsyncIte
         for (family, table), reconciler in pipeline.reconcilers.items():
             if wanted.table not in (None, table) or not _family_matches(family, wanted.prefix):
                 continue
-            keys = _sorted(
-                _inside(reconciler.rib.prefixes.keys(reconciler.rib.prefixes.rows()), wanted.prefix)
-            )
+            keys = _inside(reconciler.rib.prefixes.keys(reconciler.rib.prefixes.rows()), wanted.prefix)
+            if wanted.absent:
+                keys = keys[reconciler.outcomes(keys) == Outcome.FAILED]
+            keys = _sorted(keys)
             for start in range(0, len(keys), _ROWS_AT_A_TIME):
                 for row in _rows(pipeline, reconciler, table, keys[start : start + _ROWS_AT_A_TIME]):
                     if wanted.absent and row.in_fib is not InFib.NO:

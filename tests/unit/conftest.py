@@ -8,8 +8,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from hypothesis import settings
 
 from router_host_facts import HostReader
+
+# How long an example takes says how busy the machine is, nothing of the code: no test asserts times.
+settings.register_profile("router", deadline=None)
+settings.load_profile("router")
 
 X86_64_V2 = "fpu cx16 lahf_lm popcnt pni sse4_1 sse4_2 ssse3 pdpe1gb avx2"
 GIB = 1 << 30

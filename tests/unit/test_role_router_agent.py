@@ -96,6 +96,7 @@ def test_the_agent_takes_what_the_role_renders(forwarding: str, tmp_path: Path) 
         "control_socket": DEFAULTS["router_agent_control_socket"],
         "control_group": "netops",
         "log_level": "warning",
+        "audit": {"rate": 200, "action": "report"},
         "pipelines": wanted,
     }
     text = render("agent.yaml.j2", **variables)
@@ -104,6 +105,7 @@ def test_the_agent_takes_what_the_role_renders(forwarding: str, tmp_path: Path) 
     config = load(path)
     assert config.control.group == "netops"
     assert config.log.level == "warning"
+    assert {(p.audit.rate, p.audit.action) for p in config.pipelines} == {(200, "report")}
     said = config.model_dump(mode="json", exclude_unset=True)["pipelines"]
     protocols = {"bgp": 186, "zstatic": 196}
     for pipeline, asked in zip(said, wanted, strict=True):
