@@ -285,6 +285,7 @@ def _feed(config: FeedConfig) -> Feed:
             allowed_peers=frozenset(config.allowed_peers),
             quiet_seconds=config.quiet_seconds,
             hold_seconds=config.hold_seconds,
+            solicit=config.solicit,
         )
     from router_agent.feeds.kernel import KernelFeed
 

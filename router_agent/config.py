@@ -317,6 +317,9 @@ class FpmFeedConfig(_TableFeedConfig):
         default=10.0,
         description="When the FIB has gone, zebra is told after so long that it no longer holds the routes.",
     )
+    solicit: Bool = Field(
+        default=True, description="Have the kernel resolve next hops that have no usable neighbour."
+    )
 
 
 class ExabgpFeedConfig(_Model):

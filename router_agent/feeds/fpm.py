@@ -76,6 +76,7 @@ class FpmFeed:
         allowed_peers: who may connect, beside this host itself.
         quiet_seconds: see the module's text.
         hold_seconds: routes are kept this long when zebra does not come back.
+        solicit: have the kernel resolve next hops that have no neighbour.
 
     Attributes:
         sessions: sessions that were taken.
@@ -96,6 +97,7 @@ class FpmFeed:
         allowed_peers: frozenset[Address] = frozenset(),
         quiet_seconds: float = 10.0,
         hold_seconds: float = 300.0,
+        solicit: bool = False,
     ) -> None:
         self._address = address
         self._port = port
@@ -103,7 +105,13 @@ class FpmFeed:
         self._allowed = allowed_peers
         self._quiet_seconds = quiet_seconds
         self._hold_seconds = hold_seconds
-        self._kernel = KernelFeed(namespace=namespace, tables=tables, protocols=kernel_protocols)
+        self._kernel = KernelFeed(
+            namespace=namespace,
+            tables=tables,
+            protocols=kernel_protocols,
+            solicit=solicit,
+            further_hops=lambda: self._zebra.hops(),
+        )
         self._zebra = ZebraRoutes(tables, self._forget_answers)
         self._answers = {
             space: PrefixTable(space[0].key_width, {"path": np.uint32, "in_fib": np.bool_})
@@ -306,7 +314,10 @@ class FpmFeed:
         while size := await loop.sock_recv_into(sock, buffer.data[held:]):
             held += size
             messages, used = split(buffer[:held])
+            known = len(self._zebra.paths)
             self._zebra.apply(messages, sink)
+            if len(self._zebra.paths) != known:
+                self._kernel.look_for_hops()
             buffer[: held - used] = buffer[used:held].copy()
             held -= used
             # A busy stream is always readable: others get their turn.

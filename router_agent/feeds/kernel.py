@@ -30,7 +30,7 @@ from dataclasses import replace
 import numpy as np
 
 from router_agent.feeds.feed import FeedError, Sink
-from router_agent.feeds.solicit import Hop, Solicitor
+from router_agent.feeds.solicit import Hop, Solicitor, hops_of
 from router_agent.model import U8, U32, Family, Mask, Neighbour, PathSet
 from router_agent.namespaces import NamespaceError, Watch
 from router_agent.netlink import constants as c
@@ -85,6 +85,7 @@ class KernelFeed:
         backlog_bytes: memory for events that arrive while a dump runs.
         chunk_bytes: how much of a dump is decoded at a time.
         solicit: have the kernel resolve next hops that have no neighbour.
+        further_hops: returns next hops to resolve besides those of the routes that are followed.
 
     Attributes:
         resyncs: dumps asked for, by reason.
@@ -104,6 +105,7 @@ class KernelFeed:
         backlog_bytes: int = 32 << 20,
         chunk_bytes: int = 1 << 20,
         solicit: bool = False,
+        further_hops: Callable[[], Iterable[Hop]] = tuple,
     ) -> None:
         if not tables:
             raise ValueError("a kernel feed needs at least one table")
@@ -134,6 +136,7 @@ class KernelFeed:
         self._broken = asyncio.Event()
         self._overruns = 0
         self._events_socket: EventSocket | None = None
+        self._further_hops = further_hops
         self._solicitor = Solicitor(namespace, self._unresolved_hops) if solicit else None
         self.resyncs: Counter[str] = Counter()
         self.events = 0
@@ -256,19 +259,19 @@ class KernelFeed:
                 await task
 
     def _unresolved_hops(self) -> set[Hop]:
-        """Return the next hops of known paths that have no usable neighbour, on links that could have one."""
-        found = set[Hop]()
+        """Return the next hops that have no usable neighbour, on links that could have one."""
+        found = set(self._further_hops())
         for number in range(1, self._paths.limit):
             paths = self.resolve(number) if self._paths.get(number) else None
-            if paths is not None:
-                found.update((leg.interface, leg.gateway) for leg in paths.paths if leg.gateway)
+            found |= hops_of(paths)
         return {hop for hop in found - self._neighbours.keys() if self._can_resolve(hop[0])}
 
     def _can_resolve(self, interface: int) -> bool:
         state = self._links.get(interface)
         return state is not None and state.link.up and state.running and bool(state.link.mac)
 
-    def _look_for_hops(self) -> None:
+    def look_for_hops(self) -> None:
+        """See whether another next hop has to be resolved."""
         if self._solicitor is not None:
             self._solicitor.look()
 
@@ -326,7 +329,7 @@ class KernelFeed:
         else:
             _log.info("a reading of the kernel's routes was not clean: %s", self._doubt)
             self.resyncs["unclean dump"] += 1
-        self._look_for_hops()
+        self.look_for_hops()
         return clean
 
     async def _catch_up(self, events: EventSocket, sink: Sink) -> None:
@@ -429,7 +432,7 @@ class KernelFeed:
         if is_route.all():
             self._apply_routes(messages, sink)
             return
-        self._look_for_hops()
+        self.look_for_hops()
         edges = np.flatnonzero(np.concatenate(([True], is_route[1:] != is_route[:-1], [True])))
         for begin, end in zip(edges[:-1].tolist(), edges[1:].tolist(), strict=True):
             if is_route[begin]:
@@ -443,7 +446,7 @@ class KernelFeed:
         for batch in self._decoder.decode(messages):
             sink.routes(batch)
         if len(self._paths) != known:
-            self._look_for_hops()
+            self.look_for_hops()
 
     def _apply_other(self, kind: int, body: bytes, sink: Sink) -> None:
         match kind:

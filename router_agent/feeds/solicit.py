@@ -17,6 +17,7 @@ from collections.abc import Callable, Collection
 from contextlib import closing, suppress
 from typing import TypeAlias
 
+from router_agent.model import PathSet
 from router_agent.namespaces import NamespaceError
 from router_agent.netlink import constants as c
 from router_agent.netlink.neighbours import encode_use
@@ -30,6 +31,11 @@ Hop: TypeAlias = tuple[int, bytes]
 _DISTANCE_SECONDS = 0.5
 _FIRST_SECONDS, _LONGEST_SECONDS = 4.0, 64.0
 """Until a next hop is asked for again; the kernel itself asks three times, a second apart."""
+
+
+def hops_of(paths: PathSet | None) -> set[Hop]:
+    """Return the next hops of a path set."""
+    return set() if paths is None else {(leg.interface, leg.gateway) for leg in paths.paths if leg.gateway}
 
 
 class Schedule:

@@ -13,6 +13,7 @@ from enum import IntEnum
 import numpy as np
 
 from router_agent.feeds.feed import Sink
+from router_agent.feeds.solicit import Hop, hops_of
 from router_agent.model import U8, U32, Family, PathSet, RouteBatch
 from router_agent.netlink import constants as c
 from router_agent.netlink.messages import Messages
@@ -75,6 +76,13 @@ class ZebraRoutes:
             return path_set_of(found)
         leads = self._nexthops.resolve(found.nexthop) if found.nexthop else path_set_of(found)
         return _NOWHERE if leads is None else leads
+
+    def hops(self) -> set[Hop]:
+        """Return the next hops of all paths."""
+        found = set[Hop]()
+        for number in range(1, self.paths.limit):
+            found |= hops_of(self.resolve(number) if self.paths.get(number) else None)
+        return found
 
     def told_path(self, number: int) -> KernelPath | None:
         """Return a path as zebra told it; None when it is not zebra's or no more."""

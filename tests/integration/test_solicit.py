@@ -5,6 +5,8 @@ from __future__ import annotations
 import asyncio
 import os
 import secrets
+import socket
+import struct
 import subprocess
 from collections.abc import Callable, Iterator
 from contextlib import suppress
@@ -12,8 +14,12 @@ from ipaddress import ip_address
 
 import pytest
 
+from router_agent.feeds.fpm import FpmFeed
 from router_agent.feeds.kernel import KernelFeed
 from router_agent.model import U32, Neighbour, RouteBatch
+from router_agent.namespaces import inside
+from router_agent.netlink import constants as c
+from router_agent.netlink.messages import attribute, message
 
 pytestmark = [
     pytest.mark.root,
@@ -90,6 +96,29 @@ async def test_next_hops_of_routes_are_resolved_and_again_after_a_flush(here: st
         ip(here, "neigh", "flush", "dev", "p0")
         await wait(lambda: "10.0.0.2" not in sink.known or "2001:db8::2" not in sink.known)
         await wait(lambda: sink.known.get("10.0.0.2") == sink.known.get("2001:db8::2") == THERE)
+    finally:
+        task.cancel()
+        with suppress(asyncio.CancelledError):
+            await task
+
+
+async def test_next_hops_that_zebra_tells_are_resolved(here: str) -> None:
+    ip(here, "link", "set", "lo", "up")
+    index = int(ip(here, "-o", "link", "show", "dev", "p0").split(":")[0])
+    sink = Sink()
+    feed = FpmFeed(namespace=here, port=0, solicit=True)
+    task = asyncio.create_task(feed.run(sink))  # type: ignore[arg-type]
+    body = struct.pack("=BBBBBBBBI", 2, 24, 0, 0, 254, 186, 0, 1, 0)
+    body += attribute(c.RTA_DST, bytes((192, 0, 2, 0))) + attribute(c.RTA_GATEWAY, bytes((10, 0, 0, 2)))
+    body += attribute(c.RTA_OIF, struct.pack("=I", index))
+    route = message(c.RTM_NEWROUTE, c.NLM_F_CREATE, 1, body)
+    try:
+        await wait(lambda: feed.listening_port != 0)
+        with inside(here):
+            zebra = socket.create_connection(("127.0.0.1", feed.listening_port))
+        with zebra:
+            zebra.sendall(struct.pack(">BBH", 1, 1, 4 + len(route)) + route)
+            await wait(lambda: sink.known.get("10.0.0.2") == THERE)
     finally:
         task.cancel()
         with suppress(asyncio.CancelledError):
