@@ -524,6 +524,16 @@ def test_any_damage_is_answered(document: object) -> None:
     check_any(yaml.safe_dump(document, allow_unicode=True).encode())
 
 
+def test_only_pairs_can_be_mirrored() -> None:
+    (problem,) = problems(pipelines(pipeline(fib="{kind: vpp, mirror: [links]}")))
+    assert "pipelines.0.fib: " in problem
+    assert "expected interfaces: auto beside mirror" in problem
+    (problem,) = problems(pipelines(pipeline(fib="{kind: vpp, interfaces: auto, mirror: [links, links]}")))
+    assert "expected each of them once" in problem
+    (problem,) = problems(pipelines(pipeline(fib="{kind: vpp, interfaces: auto, mirror: [routes]}")))
+    assert "'links', 'addresses', 'vlans', 'vrfs' or 'mpls'" in problem
+
+
 def test_interfaces_may_be_those_that_vpp_paired() -> None:
     fib = parse(pipelines(pipeline(fib="{kind: vpp, interfaces: auto}")).encode()).pipelines[0].fib
     assert fib.interfaces == "auto"

@@ -238,12 +238,15 @@ def test_the_agent_understands_what_is_rendered_for_it(tmp_path: Path) -> None:
         assert pipeline["fib"] == wanted["fib"]
 
 
-def test_interfaces_as_vpp_paired_them_are_rendered(tmp_path: Path) -> None:
+def test_interfaces_as_linux_has_them_are_rendered(tmp_path: Path) -> None:
     path = tmp_path / "agent.yaml"
-    fib = {"kind": "vpp", "api_socket": "/run/vpp/api.sock", "source": "a", "interfaces": "auto"}
-    feed = {"kind": "kernel", "tables": [254]}
+    fib: dict[str, object] = {"kind": "vpp", "api_socket": "/run/vpp/api.sock", "source": "a"}
+    fib |= {"interfaces": "auto", "mirror": ["links", "vrfs"]}
+    feed = {"kind": "kernel", "tables": [254, 10], "table_map": {10: 7}, "solicit": False}
     path.write_text(agent_config([{"name": "vpp", "feed": feed, "fib": fib}], tmp_path / "control.sock"))
-    assert load(path).pipelines[0].fib.interfaces == "auto"
+    said = load(path).model_dump(mode="json", exclude_unset=True)["pipelines"]
+    assert said[0]["fib"] == fib
+    assert said[0]["feed"] == feed | {"table_map": {"10": 7}}
 
 
 def test_a_session_has_a_policy_in_both_directions_and_a_limit() -> None:
