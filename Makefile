@@ -44,7 +44,8 @@ help: ## list the targets
 	@echo '  make lab-vm   VPP_DEBS=DIR KEEP=1             make acceptance  VPP_DEBS=DIR ARGS="-k word"'
 	@echo '  make guest    VPP_DEBS=DIR ARGS="-k word"'
 	@echo '  make test     ARGS="-k word"      make faults   FULL=1'
-	@echo '  make bench    ONLY=name ROUTES_FILE=file      make lock     UPGRADE=1'
+	@echo '  make bench    ONLY=name ROUTES_FILE=file      make soak     MINUTES=30'
+	@echo '  make lock     UPGRADE=1'
 
 .PHONY: lab
 lab: ## carry a full BGP table into a forwarding plane, send traffic: exits 0 PASS, 1 FAIL, 2 INVALID
@@ -81,6 +82,13 @@ test: lint ## lint, types, unit and integration tests
 .PHONY: faults
 faults: setup ## what each fault costs: packets, time, routes; a table of it; FULL=1 for a whole Internet
 	FULL_TABLE=$(FULL) $(BIN)/pytest tests/integration/test_faults.py $(ARGS)
+
+MINUTES ?= 30
+
+.PHONY: soak
+soak: setup ## churn for MINUTES=30, and see that the agent's memory does not grow
+	CHURN_SECONDS=$$(($(MINUTES) * 60)) $(BIN)/pytest tests/integration/test_churn.py -k memory -s \
+		--timeout $$(($(MINUTES) * 60 + 600)) $(ARGS)
 
 .PHONY: lint
 lint: setup ## lint, formatting and types, of the kit too

@@ -7,7 +7,7 @@ import socket
 import struct
 import threading
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from ipaddress import IPv4Address
 from itertools import pairwise
@@ -44,7 +44,6 @@ _HOLD_SECONDS = 0
 """No keepalives: a session of a speaker that is held up must not end for that (RFC 4271, 4.2)."""
 _LOOSE_SECONDS = 0.01
 """Changes of one path that are due this close together share an UPDATE, as a real speaker packs them."""
-_MOST_TOGETHER = 20
 _MOST_HOPS = 200
 """Longer AS paths are cut: one segment holds 255 numbers, and a prefix must fit beside it."""
 _DOCUMENTATION_AS = 65536
@@ -120,42 +119,14 @@ class BgpReplay:
             self._session.close()
             self._session = None
 
-    def load(self, churn: Churn) -> None:
-        """Announce what the table leads to before the first change; the neighbour sets the pace."""
-        families, rows, paths = [], [], []
-        for family in Family:
-            there = np.flatnonzero(churn.before[family] != WITHDRAWN)
-            numbers = churn.before[family][there]
-            order = np.argsort(numbers, kind="stable")
-            families.append(np.full(len(there), family, np.uint8))
-            rows.append(there[order])
-            paths.append(numbers[order])
-        whole = Churn(
-            churn.table,
-            np.concatenate(families),
-            np.concatenate(rows),
-            np.concatenate(paths),
-            np.zeros(sum(map(len, rows))),
-            churn.path_count,
-            churn.before,
-            churn.origin,
-            churn.as_paths,
-        )
-        self.run(self.script(whole, most_together=len(whole)))
-
-    def script(self, churn: Churn, *, most_together: int = _MOST_TOGETHER) -> Script:
-        """Encode a stream. Changes that follow each other and lead to the same share an UPDATE.
-
-        Args:
-            churn: the stream.
-            most_together: prefixes in an UPDATE at most.
-        """
+    def script(self, churn: Churn) -> Script:
+        """Encode a stream. Changes that follow each other and lead to the same share an UPDATE."""
         packed = {family: pack_prefixes(churn.keys(family)) for family in Family}
         messages: list[bytes] = []
         due: list[float] = []
         changes: list[int] = []
         position = dict.fromkeys(Family, 0)
-        for begin, end in _runs(churn, most_together):
+        for begin, end in _runs(churn):
             family, number = Family(int(churn.families[begin])), int(churn.paths[begin])
             data, ends = packed[family]
             announcement = None if number == WITHDRAWN else self._announcement(churn, family, number)
@@ -209,22 +180,15 @@ def _invented_as_path(number: int) -> tuple[int, ...]:
     return tuple(_DOCUMENTATION_AS + (number >> shift & 15) for shift in (0, 4, 8))
 
 
-def _runs(churn: Churn, most: int) -> list[tuple[int, int]]:
+def _runs(churn: Churn) -> Iterator[tuple[int, int]]:
     """Return the first and one after the last of changes that may share an UPDATE."""
-    if not len(churn):
-        return []
     starts = np.ones(len(churn), np.bool_)
     starts[1:] = (
         (churn.families[1:] != churn.families[:-1])
         | (churn.paths[1:] != churn.paths[:-1])
         | (churn.seconds[1:] - churn.seconds[:-1] > _LOOSE_SECONDS)
     )
-    edges = [*np.flatnonzero(starts).tolist(), len(churn)]
-    return [
-        (begin, min(begin + most, edge))
-        for first, edge in pairwise(edges)
-        for begin in range(first, edge, most)
-    ]
+    return pairwise([*np.flatnonzero(starts).tolist(), len(churn)])
 
 
 @dataclass

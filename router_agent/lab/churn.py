@@ -162,6 +162,32 @@ class Churn:
         return paths
 
 
+def leading_to(churn: Churn, state: Mapping[Family, U32] | None = None) -> Churn:
+    """Return the changes that lead from a state to where a stream begins, all due at once, path by path.
+
+    Args:
+        churn: the stream.
+        state: path number of every row of its table, by family; None has none announced.
+    """
+    rows, paths, families = [], [], []
+    for family in Family:
+        wanted = churn.before[family]
+        changed = np.flatnonzero(wanted != (state[family] if state else WITHDRAWN))
+        changed = changed[np.argsort(wanted[changed], kind="stable")]
+        rows.append(changed)
+        paths.append(wanted[changed])
+        families.append(np.full(len(changed), family, np.uint8))
+    empty = {family: np.full(len(column), WITHDRAWN, np.uint32) for family, column in churn.before.items()}
+    return replace(
+        churn,
+        families=np.concatenate(families),
+        rows=np.concatenate(rows),
+        paths=np.concatenate(paths),
+        seconds=np.zeros(sum(map(len, rows))),
+        before=empty if state is None else state,
+    )
+
+
 def generated_churn(
     table: Table,
     count: int,

@@ -9,16 +9,14 @@ from types import TracebackType
 from typing import Self
 
 import numpy as np
-from numpy.typing import NDArray
 
 from router_agent.lab.churn import WITHDRAWN, Churn
 from router_agent.lab.replay import Progress, Script, begun, play
-from router_agent.model import I64, U8, U32, U64, Family, PathSet
+from router_agent.model import I64, U32, Family, PathSet
 from router_agent.netlink import constants as c
 from router_agent.netlink.encode import REPLACE, Writer, fill
 from router_agent.netlink.sockets import WriteSocket
 
-_LOADED_AT_ONCE = 1 << 16
 _SEQUENCE_WORD = 2
 _FLAGS_BYTE = 6
 
@@ -28,7 +26,7 @@ class KernelReplay:
 
     Args:
         namespace: whose kernel.
-        path_sets: by family, what path numbers from 1 on stand for.
+        path_sets: by family, what path numbers from 1 on stand for; higher ones begin with the first again.
         protocol: route protocol id to write with.
         metric: route priority to write with.
 
@@ -57,26 +55,24 @@ class KernelReplay:
     ) -> None:
         self._socket.close()
 
-    def load(self, churn: Churn) -> None:
-        """Write what the table leads to before the first change."""
-        for family in Family:
-            rows = np.flatnonzero(churn.before[family] != WITHDRAWN)
-            for start in range(0, len(rows), _LOADED_AT_ONCE):
-                part = rows[start : start + _LOADED_AT_ONCE]
-                paths = churn.before[family][part]
-                script = self._script(
-                    np.full(len(part), family, np.uint8),
-                    {family: churn.table.keys(family)[part]},
-                    paths,
-                    np.zeros(len(part)),
-                )
-                self.run(script)
-
     def script(self, churn: Churn) -> Script:
         """Encode a stream, one message a change."""
-        return self._script(
-            churn.families, {family: churn.keys(family) for family in Family}, churn.paths, churn.seconds
-        )
+        parts: list[tuple[I64, U32]] = []
+        words = np.zeros(len(churn), np.int64)
+        for family in Family:
+            ours, keys = np.flatnonzero(churn.families == family), churn.keys(family)
+            for number in np.unique(churn.paths[ours]).tolist():
+                chosen = np.flatnonzero(churn.paths[ours] == number)
+                block = fill(self._template(family, number), keys[chosen], 0)
+                parts.append((ours[chosen], block.view(np.uint32).reshape(len(chosen), -1)))
+                words[parts[-1][0]] = parts[-1][1].shape[1]
+        ends = np.cumsum(words)
+        data: U32 = np.empty(int(words.sum()), np.uint32)
+        for rows, messages in parts:
+            messages[:, _SEQUENCE_WORD] = rows + 1
+            starts = ends[rows] - messages.shape[1]
+            data[starts[:, None] + np.arange(messages.shape[1])] = messages
+        return Script(data.view(np.uint8), ends * 4, churn.seconds, np.arange(1, len(churn) + 1))
 
     def run(self, script: Script, progress: Progress | None = None) -> Progress:
         """Replay a stream to its end.
@@ -90,39 +86,16 @@ class KernelReplay:
 
     def legs(self, family: Family, number: int) -> frozenset[bytes]:
         """Return the gateways that a path number stands for."""
-        return frozenset(leg.gateway for leg in self._path_sets[family][number - 1].paths)
+        return frozenset(leg.gateway for leg in self._path_set(family, number).paths)
 
-    def _script(
-        self,
-        families: U8,
-        keys: Mapping[Family, U64],
-        paths: U32,
-        due: NDArray[np.float64],
-    ) -> Script:
-        order: list[tuple[I64, U32]] = []
-        words = np.zeros(len(families), np.int64)
-        for family in keys:
-            ours = np.flatnonzero(families == family)
-            of_family = paths[ours]
-            for number in np.unique(of_family):
-                chosen = np.flatnonzero(of_family == number)
-                template = self._template(family, int(number))
-                block = fill(template, keys[family][chosen], 0).view(np.uint32).reshape(len(chosen), -1)
-                words[ours[chosen]] = block.shape[1]
-                order.append((ours[chosen], block))
-        ends = np.cumsum(words)
-        data: U32 = np.empty(int(ends[-1]) if len(ends) else 0, np.uint32)
-        for rows, block in order:
-            block[:, _SEQUENCE_WORD] = rows + 1
-            starts = ends[rows] - block.shape[1]
-            data[starts[:, None] + np.arange(block.shape[1])] = block
-        return Script(data.view(np.uint8), ends * 4, due, np.arange(1, len(ends) + 1))
+    def _path_set(self, family: Family, number: int) -> PathSet:
+        sets = self._path_sets[family]
+        return sets[(number - 1) % len(sets)]
 
     def _template(self, family: Family, number: int) -> bytes:
         if number == WITHDRAWN:
             return self._writer.withdrawal(family, c.RT_TABLE_MAIN)
-        paths = self._path_sets[family][number - 1]
-        return self._writer.route(family, c.RT_TABLE_MAIN, paths, flags=REPLACE)
+        return self._writer.route(family, c.RT_TABLE_MAIN, self._path_set(family, number), flags=REPLACE)
 
     def _send(self, script: Script, begin: int, end: int) -> None:
         data = script.part(begin, end).copy()

@@ -54,9 +54,6 @@ class Script:
 class Replay(Protocol):
     """One way to get a stream into a POP."""
 
-    def load(self, churn: Churn) -> None:
-        """Bring in what the table leads to before the first change."""
-
     def script(self, churn: Churn) -> Script:
         """Encode a stream."""
 

@@ -7,14 +7,14 @@ while nobody announces the prefix; the forwarding plane's counters say where tho
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from contextlib import ExitStack
 from dataclasses import dataclass
 
 import numpy as np
 
 from router_agent.fibs.kernel import KernelFib
-from router_agent.lab.churn import WITHDRAWN, Churn
+from router_agent.lab.churn import WITHDRAWN, Churn, leading_to
 from router_agent.lab.daemon import wait_until
 from router_agent.lab.lab import Lab
 from router_agent.lab.markers import VppMarkers, with_markers
@@ -28,13 +28,13 @@ from router_agent.traffic.background import BackgroundTraffic
 from router_agent.traffic.ledger import Ledger, LedgerKeeper
 from router_agent.traffic.scenario import Destinations, Scenario
 
-AGENT, FIB = "agent", "fib"
+AGENT, VPP = "agent", "VPP"
 """Names of the watched processes; a kernel FIB is no process."""
 
 BGP_PROTOCOL, _METRIC = 186, 20
 """What zebra writes BGP's routes with: RTPROT_BGP of linux/rtnetlink.h, and the distance of eBGP."""
 
-_SETTLE_SECONDS = 60.0
+_SETTLE_SECONDS = 120.0
 _FLOW_SECONDS = 20.0
 
 
@@ -98,7 +98,23 @@ def marked(lab: Lab, churn: Churn, count: int) -> tuple[Churn, tuple[int, ...]]:
     return churn, tuple(numbers.tolist())
 
 
-def run_trial(lab: Lab, churn: Churn, replay: Replay, markers: tuple[int, ...], load: Load) -> Trial:
+def load(lab: Lab, churn: Churn, replay: Replay, state: Mapping[Family, U32] | None = None) -> None:
+    """Bring a POP to where a stream begins.
+
+    Args:
+        lab: the POP.
+        churn: the stream.
+        replay: how changes get into the POP.
+        state: what it has of the stream's table now, as path numbers by family; None for nothing.
+
+    Raises:
+        LabError: it does not get there.
+    """
+    replay.run(replay.script(leading_to(churn, state)))
+    wait_replayed(lab, churn.first(0), replay)
+
+
+def run_trial(lab: Lab, churn: Churn, replay: Replay, markers: tuple[int, ...], offered: Load) -> Trial:
     """Replay a stream whose table is loaded, and wait until everything has arrived in the FIB.
 
     Args:
@@ -106,26 +122,26 @@ def run_trial(lab: Lab, churn: Churn, replay: Replay, markers: tuple[int, ...], 
         churn: the stream.
         replay: how it gets into the POP.
         markers: which changes are markers.
-        load: traffic meanwhile.
+        offered: traffic meanwhile.
 
     Raises:
         LabError: something ended, or the FIB does not get there.
     """
-    destinations, stays = _destinations(churn, load)
+    destinations, stays = _destinations(churn, offered)
     script = replay.script(churn)
     progress = begun(script)
     before, drops = _status(lab), agent_queues(lab).drops
     pids = {AGENT: lab.agent.daemon.pid}
     if isinstance(lab.plane, VppPlane):
-        pids[FIB] = lab.plane.process.pid
+        pids[VPP] = lab.plane.process.pid
     keeper = LedgerKeeper(lab.counters())
     keeper.open()
-    scenario = Scenario(name="churn", destinations=destinations, rate_pps=load.pps)
+    scenario = Scenario(name="churn", destinations=destinations, rate_pps=offered.pps)
     traffic = BackgroundTraffic(scenario, lab.endpoints, max_duration_s=churn.duration + 600)
     watch = Watch(pids)
     seen = None
     with traffic:
-        _wait_flowing(traffic, load.pps)
+        _wait_flowing(traffic, offered.pps)
         with ExitStack() as stack:
             stack.enter_context(watch)
             if markers:
@@ -135,7 +151,7 @@ def run_trial(lab: Lab, churn: Churn, replay: Replay, markers: tuple[int, ...], 
                 stack.enter_context(seen)
             replay.run(script, progress)
         wait_replayed(lab, churn, replay)
-        _wait_flowing(traffic, load.pps)
+        _wait_flowing(traffic, offered.pps)
     after = _status(lab)
     result = traffic.result
     lost = result.sent_to - result.arrived.sum(axis=0)
@@ -232,7 +248,7 @@ async def _differing(lab: Lab, keys: U64, wanted: U32, family: Family, replay: R
     return int((held != expected[wanted]).sum())
 
 
-def _destinations(churn: Churn, load: Load) -> tuple[Destinations, Mask]:
+def _destinations(churn: Churn, offered: Load) -> tuple[Destinations, Mask]:
     """Return where to send, and which of it stays."""
     whole = {family: churn.table.keys(family) for family in Family}
 
@@ -240,7 +256,7 @@ def _destinations(churn: Churn, load: Load) -> tuple[Destinations, Mask]:
         keys = {family: whole[family][rows(family)] for family in Family}
         return Destinations.draw(keys, count=count, table=whole)
 
-    stay, change = draw(churn.rows_that_stay, load.staying), draw(churn.rows_that_change, load.changing)
+    stay, change = draw(churn.rows_that_stay, offered.staying), draw(churn.rows_that_change, offered.changing)
     both = Destinations(
         np.concatenate((stay.families, change.families)),
         np.concatenate((stay.addresses, change.addresses)),

@@ -97,6 +97,11 @@ class Watch:
         if error is None:
             self._look()
 
+    @property
+    def names(self) -> list[str]:
+        """What is watched."""
+        return [*self._processes]
+
     def cpu(self, name: str) -> float:
         """Return the CPUs a process kept busy in the mean."""
         first, last = self.samples[0], self.samples[-1]

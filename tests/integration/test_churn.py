@@ -11,6 +11,7 @@ from __future__ import annotations
 import os
 import secrets
 import struct
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
@@ -31,7 +32,7 @@ from router_agent.lab.plan import IN, OUT, UPLINK
 from router_agent.lab.recording import read_churn
 from router_agent.lab.replay import Script
 from router_agent.lab.table import Table, generated_table
-from router_agent.lab.trial import BGP_PROTOCOL, Load, Trial, marked, run_trial, wait_idle, wait_replayed
+from router_agent.lab.trial import BGP_PROTOCOL, Load, Trial, load, marked, run_trial, wait_replayed
 from router_agent.lab.watch import Use
 from router_agent.model import Family, PathSet
 from router_agent.model import Path as Leg
@@ -54,9 +55,10 @@ SOAK_SECONDS = float(os.environ.get("CHURN_SECONDS", "20"))
 SOAK_PER_SECOND, SOAK_CHANGES, SOAK_PATHS = 20_000, 20_000, 60
 NEIGHBOURS = 100
 """Any two of them are a path set: 4,950."""
+LEAST_ROUNDS, WARM_ROUNDS = 16, 6
 MOST_PATH_SETS = 2_600
 """Of feed and FIB together: they look for unused ones from 1,024 each."""
-RESIDENT_GROWTH = 12 << 20
+RESIDENT_GROWTH = 8 << 20
 """What caches and the allocator may take after the warm-up; rows or path sets left behind would take more."""
 
 
@@ -109,8 +111,7 @@ def test_kernel_routes_change_while_packets_flow(fib: FibKind) -> None:
     churn = generated_churn(TABLE, 30_000, path_count=3).at_rate(PER_SECOND)
     with quiet_pop(lab), KernelReplay(lab.topology.pop, path_sets(lab), protocol=BGP_PROTOCOL) as replay:
         churn, markers = marked(lab, churn, 20)
-        replay.load(churn)
-        wait_idle(lab)
+        load(lab, churn, replay)
         trial = run_trial(lab, churn, replay, markers, Load())
         assert not replay.refused
         assert trial.events == len(churn) or trial.overruns
@@ -144,18 +145,10 @@ def test_bgp_updates_of_a_recording(tmp_path: Path) -> None:
         assert len(churn) > len(made) // 2
         with speaker:
             churn, markers = marked(lab, churn, 10)
-            speaker.load(churn)
-            lab.wait_established()
-            wait_loaded(lab, churn, speaker)
+            load(lab, churn, speaker)
             trial = run_trial(lab, churn, speaker, markers, Load(staying=200))
             assert trial.events > 0
             assert_sound(lab, trial)
-
-
-def wait_loaded(lab: Lab, churn: Churn, speaker: BgpReplay) -> None:
-    """Wait for what the stream's table leads to before the first change."""
-    nothing = churn.first(0)
-    wait_replayed(lab, nothing, speaker)
 
 
 def recorded(script: Script) -> bytes:
@@ -180,18 +173,25 @@ def test_memory_does_not_grow_with_changes() -> None:
         sets = path_sets(lab, NEIGHBOURS)
         with KernelReplay(lab.topology.pop, sets, protocol=BGP_PROTOCOL) as replay:
             churn = generated_churn(TABLE, SOAK_CHANGES, path_count=SOAK_PATHS)
-            replay.load(churn)
+            load(lab, churn, replay)
             resident: list[int] = []
             kept: list[int] = []
-            for number in range(max(12, int(SOAK_SECONDS * SOAK_PER_SECOND / SOAK_CHANGES))):
-                churn = another_round(churn, number, len(sets[Family.IPV4]))
+            until = time.monotonic() + SOAK_SECONDS
+            while time.monotonic() < until or len(resident) < LEAST_ROUNDS:
+                churn = another_round(churn, len(resident), len(sets[Family.IPV4]))
                 replay.run(replay.script(churn.at_rate(SOAK_PER_SECOND)))
                 wait_replayed(lab, churn, replay)
                 resident.append(Use.of(lab.agent.daemon.pid).resident_bytes)
                 kept.append(status(lab).path_sets)
         assert not replay.refused
-        warm = len(resident) // 4
-        assert max(resident[warm:]) - resident[warm] < RESIDENT_GROWTH, [r >> 20 for r in resident]
+        warm = resident[WARM_ROUNDS:]
+        mebibytes = [size >> 20 for size in (resident[0], min(warm), max(warm))]
+        print(
+            f"{len(resident) * len(churn):,} changes in {len(resident)} rounds: "
+            "{} MiB after the first, {} to {} after the warm-up".format(*mebibytes),
+            f"; {max(kept):,} path sets",
+        )
+        assert max(warm) - warm[0] < RESIDENT_GROWTH, [size >> 20 for size in resident]
         assert max(kept) < MOST_PATH_SETS, kept
         comparison = compare(lab)
         assert comparison.equal, comparison
