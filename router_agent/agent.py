@@ -31,7 +31,7 @@ from router_agent.control import ControlServer, RefusedError
 from router_agent.feeds.feed import Feed, Teller
 from router_agent.fibs.fib import Fib
 from router_agent.model import Family
-from router_agent.observe import inspect
+from router_agent.observe import explain, inspect
 from router_agent.observe.answers import Audit as AuditAnswer
 from router_agent.observe.answers import (
     AuditRequest,
@@ -158,7 +158,20 @@ class Agent:
 
     async def explain(self, wanted: ExplainRequest) -> Explanation:
         """See `control.Handlers`."""
-        return inspect.explain(self._pipelines, wanted.prefix)
+        explanation = await explain.explain(self._pipelines, wanted.prefix)
+        feeds = {r.pipeline.name: r.config.feed for r in self._running}
+        return Explanation(
+            asked=explanation.asked,
+            pipelines=tuple(
+                found.model_copy(
+                    update={
+                        "feed": feeds[found.pipeline].kind,
+                        "namespace": getattr(feeds[found.pipeline], "namespace", None),
+                    }
+                )
+                for found in explanation.pipelines
+            ),
+        )
 
     async def resync(self, wanted: ResyncRequest) -> Resync:
         """See `control.Handlers`."""

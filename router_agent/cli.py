@@ -18,6 +18,7 @@ from __future__ import annotations
 
 import json as jsonlib
 import os
+import shlex
 import sys
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
@@ -37,10 +38,12 @@ if TYPE_CHECKING:
 
     from router_agent.config import Config
     from router_agent.control import ControlClient
-    from router_agent.observe.answers import Audit, Explanation, PipelineStatus, RouteRow, Status
+    from router_agent.observe.answers import Audit, Explanation, PipelineStatus, RouteRow, Status, Step
 
 CONFIG = Path("/etc/router-agent/agent.yaml")
 SOCKET = Path("/run/router-agent/control.sock")
+_FROM_THE_KERNEL = ("kernel", "fpm")
+"""Feeds that have zebra, and mostly FRR's BGP, before them."""
 _BATCH = 256
 """Rows that are laid out and written together."""
 
@@ -189,12 +192,19 @@ def audit(
 @app.command()
 def explain(
     prefix: Annotated[str, typer.Argument(parser=_prefix, help="A prefix, or an address.")],
+    vtysh: Annotated[
+        str, typer.Option(envvar="ROUTER_AGENT_VTYSH", help="The command that runs FRR's vtysh.")
+    ] = "vtysh",
     socket: Socket = SOCKET,
     json: Json = False,
 ) -> None:
-    """Follow one prefix from its feed to the FIB. Exits 1 when the FIB does not do what the feed wants."""
+    """Follow one prefix from BGP to the packets. Exits 1 when the FIB does not do what the feed wants.
+
+    BGP, zebra and the kernel are asked with the rights of who runs this; what may not be asked is said to be
+    unknown.
+    """
     with _asking():
-        explanation = _client(socket).explain(prefix)
+        explanation = _with_control_plane(_client(socket).explain(prefix), shlex.split(vtysh))
         if json:
             print(explanation.model_dump_json(indent=2))
         else:
@@ -442,12 +452,33 @@ def _print_audit(answer: Audit) -> None:
     _print_tables(counts, *([rows] if rows.row_count else []))
 
 
+def _with_control_plane(explanation: Explanation, vtysh: Sequence[str]) -> Explanation:
+    """Put what BGP, zebra and the kernel say before what the agent says."""
+    from router_agent.observe import control_plane
+
+    found = []
+    for pipeline in explanation.pipelines:
+        before: tuple[Step, ...] = ()
+        if pipeline.feed in _FROM_THE_KERNEL:
+            before = tuple(
+                control_plane.steps(
+                    ip_network(pipeline.prefix or explanation.asked),
+                    vtysh=vtysh,
+                    table=pipeline.table,
+                    namespace=pipeline.namespace,
+                )
+            )
+        found.append(pipeline.model_copy(update={"steps": before + pipeline.steps}))
+    return explanation.model_copy(update={"pipelines": tuple(found)})
+
+
 def _print_explanation(explanation: Explanation) -> None:
     for pipeline in explanation.pipelines:
         found = f"{pipeline.match} match {pipeline.prefix}" if pipeline.prefix else "no match"
         print(f"{explanation.asked} in pipeline {pipeline.pipeline}, table {pipeline.table}: {found}")
         for step in pipeline.steps:
-            print(f"  {'ok' if step.holds else 'NO'}  {step.stage:<10} {step.words}")
+            mark = ("ok" if step.holds else "NO") if step.known else "??"
+            print(f"  {mark}  {step.stage:<10} {step.words}")
         print(f"  {'=> ' if pipeline.forwards else '=> NOT FORWARDED: '}{pipeline.verdict}")
 
 

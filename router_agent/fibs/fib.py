@@ -59,6 +59,25 @@ class LookedUp:
     counters: I64
 
 
+@dataclass(frozen=True, slots=True)
+class Forwarding:
+    """What a FIB does with one prefix, asked of it now.
+
+    Attributes:
+        path: our path id there, `ABSENT` where no entry of ours shows.
+        covered: another owner's entry beats ours.
+        counted: packets and bytes that went to it, None where nobody counts.
+        resolved: the FIB's own words about where packets end up: interfaces, neighbours, rewrites.
+        problem: why packets are dropped though there is a route; None when they are not, or it is not known.
+    """
+
+    path: int
+    covered: bool = False
+    counted: tuple[int, int] | None = None
+    resolved: tuple[str, ...] = ()
+    problem: str | None = None
+
+
 class Capacity(Protocol):
     """How many routes a FIB has room for; asked before routes are added, never before they are replaced."""
 
@@ -136,6 +155,13 @@ class Fib(Protocol):
         """Return our path id for keys that another owner's entry covers; `ABSENT` where it cannot be told.
 
         Asks for one prefix at a time: for the few that `look_up` calls covered.
+        """
+
+    async def forwarding(self, family: Family, table: int, key: U64) -> Forwarding:
+        """Return what the FIB does with one prefix (key of shape (1, width)) now; for people who ask.
+
+        Raises:
+            FibLostError: the FIB went away.
         """
 
     async def write(self, changes: Changes) -> Failures:

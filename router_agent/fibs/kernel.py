@@ -20,7 +20,7 @@ from ipaddress import ip_address
 
 import numpy as np
 
-from router_agent.fibs.fib import FibError, FibLostError, FibRoutes, LookedUp
+from router_agent.fibs.fib import FibError, FibLostError, FibRoutes, Forwarding, LookedUp
 from router_agent.model import (
     ABSENT,
     I32,
@@ -247,6 +247,10 @@ class KernelFib:
         rows = found.find(keys)
         paths: U32 = np.where(rows >= 0, found["path"][rows], np.uint32(ABSENT)).astype(np.uint32)
         return LookedUp(paths, np.zeros(len(keys), np.bool_), np.full(len(keys), -1, np.int64))
+
+    async def forwarding(self, family: Family, table: int, key: U64) -> Forwarding:
+        """See `Fib`. How the kernel resolves it is told by ``ip route get``, to whoever asks."""
+        return Forwarding(path=int((await self.look_up(family, table, key)).paths[0]))
 
     async def entries(self, family: Family, table: int) -> I64 | None:  # noqa: ARG002 - nobody counts
         """See `Fib`."""

@@ -34,7 +34,7 @@ from typing import Any
 
 import numpy as np
 
-from router_agent.fibs.fib import FibError, FibRoutes, LookedUp
+from router_agent.fibs.fib import FibError, FibRoutes, Forwarding, LookedUp
 from router_agent.model import (
     ABSENT,
     I64,
@@ -58,7 +58,13 @@ from router_agent.vpp.entries import Entries
 from router_agent.vpp.interfaces import MESSAGES as INTERFACE_MESSAGES
 from router_agent.vpp.interfaces import Interfaces
 from router_agent.vpp.legs import LegsInUse
-from router_agent.vpp.lookups import RouteLookups, beneath, entries_by_length
+from router_agent.vpp.lookups import (
+    RouteLookups,
+    beneath,
+    entries_by_length,
+    forwarding_lines,
+    forwarding_problem,
+)
 from router_agent.vpp.neighbours import Connected, Entry, Refused, VppNeighbours
 from router_agent.vpp.next_hops import DEFAULT_TABLE, NextHopTables, find_tables, make_tables
 from router_agent.vpp.numbering import Numbering
@@ -282,6 +288,26 @@ class VppFib:
             if found is not None:
                 paths[row] = self._entries.id_of_direct(found)
         return paths
+
+    async def forwarding(self, family: Family, table: int, key: U64) -> Forwarding:
+        """Return what VPP does with one prefix; how it is resolved is told by its debug CLI alone.
+
+        Raises:
+            FibLostError: VPP went away.
+        """
+        seen = await self.look_up(family, table, key)
+        (prefix,) = prefixes_of(key)
+        listing = await self._session.cli(f"show {_cli_family(family)} fib table {table} {prefix}")
+        resolved = forwarding_lines(listing)
+        path = int(seen.paths[0])
+        drops = path != ABSENT and self._entries.paths(path).type is not RouteType.UNICAST
+        return Forwarding(
+            path=path,
+            covered=bool(seen.covered[0]),
+            counted=self.capacity.counter(int(seen.counters[0])),
+            resolved=resolved,
+            problem=None if drops else forwarding_problem(resolved),
+        )
 
     async def write(self, changes: Changes) -> Failures:
         """Make VPP hold these changes; return when every one was answered.

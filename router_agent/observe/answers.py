@@ -359,21 +359,41 @@ class ExplainRequest(_Question):
 class Stage(StrEnum):
     """The rooms a route goes through, in order."""
 
+    BGP = "bgp"
+    """The paths BGP has; asked by the command line, as are the next two."""
+    ZEBRA = "zebra"
+    """FRR's RIB."""
+    KERNEL = "kernel"
+    """The kernel's route, and the next-hop object it names."""
     CANDIDATE = "candidate"
     """What the feed offers for the prefix; one step for each."""
     CHOSEN = "chosen"
     PATHS = "paths"
     """What the chosen candidate leads to, here and in the FIB's own terms."""
     FIB = "fib"
-    """What the FIB holds."""
+    """What the FIB acknowledged."""
+    ENTRY = "entry"
+    """What the FIB says now that it holds."""
+    ADJACENCY = "adjacency"
+    """Where packets end up: interface, neighbour, rewrite."""
+    COUNTERS = "counters"
+    """What went there."""
 
 
 class Step(_Answer):
-    """One step of an explanation; ``holds`` is False where the route got no further."""
+    """One step of an explanation.
+
+    Attributes:
+        stage: which.
+        words: what is there.
+        holds: False where the route got no further.
+        known: False where nobody could be asked; ``words`` says why.
+    """
 
     stage: Stage
     words: str
     holds: bool = True
+    known: bool = True
 
 
 class Match(StrEnum):
@@ -390,6 +410,8 @@ class PipelineExplanation(_Answer):
     Attributes:
         pipeline: which.
         table: kernel table that was looked in.
+        feed: kind of the feed.
+        namespace: network namespace the feed reads; None is the agent's own.
         match: how it was found.
         prefix: what was found; None without a match.
         steps: from the feed to the FIB.
@@ -399,6 +421,8 @@ class PipelineExplanation(_Answer):
 
     pipeline: str
     table: int
+    feed: str = ""
+    namespace: str | None = None
     match: Match
     prefix: str | None = None
     steps: tuple[Step, ...] = ()

@@ -1,4 +1,4 @@
-"""Answers about running pipelines: status, routes, neighbours, drift, and why a prefix goes where it goes."""
+"""Answers about running pipelines: status, routes, neighbours and audits."""
 
 from __future__ import annotations
 
@@ -17,19 +17,14 @@ from router_agent.model import ABSENT, U64, Family, Outcome, Prefix, Reason, key
 from router_agent.observe.answers import (
     AuditStatus,
     CapacityStatus,
-    Explanation,
     FamilyCounts,
     InFib,
-    Match,
     MirrorStatus,
     NeighbourRow,
     PipelineAudit,
-    PipelineExplanation,
     PipelineStatus,
     RouteFilter,
     RouteRow,
-    Stage,
-    Step,
     Writes,
 )
 from router_agent.observe.words import describe_paths
@@ -139,7 +134,7 @@ async def routes(pipelines: Sequence[Pipeline], wanted: RouteFilter) -> AsyncIte
         if wanted.pipeline not in (None, pipeline.name):
             continue
         for (family, table), reconciler in pipeline.reconcilers.items():
-            if wanted.table not in (None, table) or not _family_matches(family, wanted.prefix):
+            if wanted.table not in (None, table) or not family_matches(family, wanted.prefix):
                 continue
             keys = _inside(reconciler.rib.prefixes.keys(reconciler.rib.prefixes.rows()), wanted.prefix)
             if wanted.absent:
@@ -170,19 +165,6 @@ def neighbours(pipelines: Sequence[Pipeline]) -> Iterator[NeighbourRow]:
             )
 
 
-def explain(pipelines: Sequence[Pipeline], prefix: Prefix) -> Explanation:
-    """Follow one prefix from the feed to the FIB, in every pipeline and table of its family."""
-    return Explanation(
-        asked=str(prefix),
-        pipelines=tuple(
-            _explain(pipeline, table, reconciler, prefix)
-            for pipeline in pipelines
-            for (family, table), reconciler in pipeline.reconcilers.items()
-            if _family_matches(family, prefix)
-        ),
-    )
-
-
 def _family_counts(pipeline: Pipeline) -> Iterator[FamilyCounts]:
     for family in Family:
         chosen = [r for (f, _), r in pipeline.reconcilers.items() if f is family]
@@ -202,7 +184,8 @@ def _family_counts(pipeline: Pipeline) -> Iterator[FamilyCounts]:
         )
 
 
-def _family_matches(family: Family, prefix: Prefix | None) -> bool:
+def family_matches(family: Family, prefix: Prefix | None) -> bool:
+    """Tell whether a prefix, if there is one, is of a family."""
     return prefix is None or (prefix.version == 4) == (family is Family.IPV4)
 
 
@@ -234,11 +217,13 @@ def _link_name(pipeline: Pipeline, interface: int) -> str | None:
     return link.name if link else None
 
 
-def _feed_words(pipeline: Pipeline, path: int) -> tuple[str, ...]:
+def feed_words(pipeline: Pipeline, path: int) -> tuple[str, ...]:
+    """Return what a path id of the feed leads to, in words."""
     return describe_paths(pipeline.feed.resolve(path), lambda number: _link_name(pipeline, number))
 
 
-def _fib_words(pipeline: Pipeline, path: int) -> tuple[str, ...]:
+def fib_words(pipeline: Pipeline, path: int) -> tuple[str, ...]:
+    """Return what a path id of the FIB leads to, in words; nothing for `ABSENT`."""
     if path == ABSENT:
         return ()
     return describe_paths(pipeline.fib.path_set(path), pipeline.fib.interface_name)
@@ -253,7 +238,7 @@ def _rows(pipeline: Pipeline, reconciler: Reconciler, table: int, keys: U64) -> 
     wanted, held = reconciler.wanted(keys), reconciler.held_paths(keys)
     for row, prefix in enumerate(prefixes_of(keys)):
         best = reconciler.rib.candidates(keys[row : row + 1])[0]
-        in_fib, reason, detail = _placed(
+        in_fib, reason, detail = placed(
             pipeline, reconciler, keys[row : row + 1], int(wanted[row]), int(held[row])
         )
         yield RouteRow(
@@ -261,7 +246,7 @@ def _rows(pipeline: Pipeline, reconciler: Reconciler, table: int, keys: U64) -> 
             prefix=str(prefix),
             table=table,
             metric=best.metric,
-            paths=_feed_words(pipeline, best.path),
+            paths=feed_words(pipeline, best.path),
             in_fib=in_fib,
             fib_table=reconciler.table,
             reason=reason,
@@ -269,7 +254,7 @@ def _rows(pipeline: Pipeline, reconciler: Reconciler, table: int, keys: U64) -> 
         )
 
 
-def _placed(
+def placed(
     pipeline: Pipeline, reconciler: Reconciler, key: U64, wanted: int, held: int
 ) -> tuple[InFib, Reason | None, str | None]:
     """Tell whether one route is in the FIB, and if not why."""
@@ -286,74 +271,3 @@ def _placed(
     if refusal is not None and refusal.path == wanted:
         return InFib.NO, Reason.REJECTED, _error_words(refusal.code)
     return InFib.PENDING, None, None
-
-
-def _longest_match(reconciler: Reconciler, prefix: Prefix) -> Prefix | None:
-    """Return the longest known prefix that contains the given one."""
-    around = [prefix.supernet(new_prefix=length) for length in range(prefix.prefixlen, -1, -1)]
-    rows = reconciler.rib.prefixes.find(keys_of(list(around)))
-    known = np.flatnonzero(rows >= 0)
-    return around[int(known[0])] if len(known) else None
-
-
-def _explain(pipeline: Pipeline, table: int, reconciler: Reconciler, asked: Prefix) -> PipelineExplanation:
-    prefix = _longest_match(reconciler, asked)
-    if prefix is None:
-        return PipelineExplanation(
-            pipeline=pipeline.name,
-            table=table,
-            match=Match.NONE,
-            forwards=False,
-            verdict=f"the feed has no route for {asked}, and none around it",
-        )
-    key = keys_of([prefix])
-    candidates = reconciler.rib.candidates(key)
-    wanted, held = int(reconciler.wanted(key)[0]), int(reconciler.held_paths(key)[0])
-    in_fib, reason, detail = _placed(pipeline, reconciler, key, wanted, held)
-    best = candidates[0]
-    steps = [
-        Step(stage=Stage.CANDIDATE, words=f"metric {c.metric}: {', '.join(_feed_words(pipeline, c.path))}")
-        for c in candidates
-    ]
-    others = f"; lowest of {len(candidates)} candidates" if len(candidates) > 1 else ""
-    steps.append(Step(stage=Stage.CHOSEN, words=f"metric {best.metric}{others}"))
-    if reason is None:
-        translated = ", ".join(_fib_words(pipeline, wanted)) or "nowhere"
-        steps.append(Step(stage=Stage.PATHS, words=f"in the FIB's terms: {translated}"))
-    else:
-        steps.append(Step(stage=Stage.PATHS, words=_why(reason, detail), holds=False))
-    there = ", ".join(_fib_words(pipeline, held)) or "no entry"
-    steps.append(Step(stage=Stage.FIB, words=f"table {reconciler.table}: {there}", holds=in_fib is InFib.YES))
-    return PipelineExplanation(
-        pipeline=pipeline.name,
-        table=table,
-        match=Match.EXACT if prefix == asked else Match.LONGEST,
-        prefix=str(prefix),
-        steps=tuple(steps),
-        forwards=in_fib is InFib.YES,
-        verdict=_verdict(prefix, in_fib, reason, detail),
-    )
-
-
-def _verdict(prefix: Prefix, in_fib: InFib, reason: Reason | None, detail: str | None) -> str:
-    if in_fib is InFib.YES:
-        return f"{prefix} is in the FIB as wanted"
-    if reason is None:
-        return f"{prefix} is on its way to the FIB"
-    return f"{prefix} is not in the FIB as wanted: {_why(reason, detail)}"
-
-
-def _why(reason: Reason, detail: str | None) -> str:
-    words = {
-        Reason.UNRESOLVED_INTERFACE: "an interface of its paths has no counterpart in the FIB; "
-        "see 'interfaces' in the configuration",
-        Reason.UNRESOLVED_NEXT_HOP: "a next hop of its paths cannot be reached",
-        Reason.UNSUPPORTED_TYPE: "the FIB has no such route type",
-        Reason.UNSUPPORTED_ENCAPSULATION: "the FIB has no such encapsulation of packets",
-        Reason.REJECTED: "the FIB refused it",
-        Reason.OVER_CAPACITY: "the FIB has no room for it",
-        Reason.LOST: "the FIB took it and somebody removed it",
-        Reason.ALTERED: "the FIB took it and somebody changed it",
-        Reason.STALE: "nobody wants it and the FIB holds it",
-    }[reason]
-    return f"{words}, {detail}" if detail else words

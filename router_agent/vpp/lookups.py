@@ -258,3 +258,27 @@ def _legs(section: str, interfaces: Mapping[str, int]) -> PathSet | None:
         packed = ip_address(gateway[0]).packed if gateway else b""
         legs.append(Path(interfaces[interface], packed, int(weight)))
     return PathSet(RouteType.UNICAST, tuple(sorted(legs))) if legs else None
+
+
+def forwarding_lines(listing: str) -> tuple[str, ...]:
+    """Return how an entry is resolved, a line for each load-balance and bucket.
+
+    Args:
+        listing: what ``show ip fib table N PREFIX`` prints.
+    """
+    _, _, words = listing.partition(" forwarding:")
+    return tuple(" ".join(line.split()) for line in words.splitlines()[1:] if line.strip())
+
+
+def forwarding_problem(resolved: tuple[str, ...]) -> str | None:
+    """Return why an entry that should forward does not, None when it does.
+
+    VPP shows an adjacency without a neighbour as ``arp-ipv4`` or ``arp-ipv6``, and one that leads nowhere as
+    ``dpo-drop``.
+    """
+    for line in resolved:
+        if "dpo-drop" in line:
+            return f"VPP drops: {line}"
+        if "arp-ip" in line:
+            return f"VPP knows no neighbour there: {line}"
+    return None

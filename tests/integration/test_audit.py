@@ -17,26 +17,22 @@ import numpy as np
 import pytest
 
 from router_agent.audit import Audit, AuditBrokenOffError
-from router_agent.fibs.vpp import DEFAULT_SOURCE, VppFib
+from router_agent.fibs.vpp import VppFib
 from router_agent.model import (
     ABSENT,
-    U32,
     Family,
-    Interner,
     Path,
     PathSet,
     Reason,
     RouteType,
     keys_of,
-    prefixes_of,
 )
 from router_agent.observe import inspect
 from router_agent.observe.answers import State
 from router_agent.pipeline import Pipeline
 from router_agent.vpp.process import VppProcess
-from router_agent.vpp.routes import RouteCodec
-from router_agent.vpp.session import VppSession
 
+from .intruder import Intruder
 from .kernel_to_vpp import SECONDS, in_sync, ip, new_pipeline, ports_in_namespace, running
 
 pytestmark = [pytest.mark.root, pytest.mark.vpp]
@@ -91,42 +87,10 @@ def audit_of(pipeline: Pipeline, *, repair: bool = True, full_reading_seconds: f
     return Audit(pipeline, rate=1_000, repair=repair, full_reading_seconds=full_reading_seconds)
 
 
-class Intruder:
-    """A second API client that writes under the agent's source."""
-
-    def __init__(self, vpp: VppProcess) -> None:
-        self.session = VppSession(api_socket=vpp.api_socket, name="intruder")
-        self._sets: Interner[PathSet] = Interner()
-
-    async def __aenter__(self) -> Intruder:
-        await self.session.open()
-        sources = {s.src.name: int(s.src.id) for s in await self.session.call("fib_source_dump")}
-        self._codec = RouteCodec(self.session, sources[DEFAULT_SOURCE], self._sets)
-        return self
-
-    async def __aexit__(self, *_: object) -> None:
-        await self.session.close()
-
-    async def put(self, prefixes: list[str], paths: PathSet | None) -> None:
-        keys = keys_of([ip_network(p) for p in prefixes])
-        family = Family.IPV4 if keys.shape[1] == 1 else Family.IPV6
-        number = ABSENT if paths is None else self._sets.id(paths)
-        ids: U32 = np.full(len(keys), number, np.uint32)
-        assert not (await self._codec.write(family, 0, keys, ids, 1000)).any()
-
-    async def routes(self) -> dict[str, PathSet]:
-        found = {}
-        for family in Family:
-            for keys, paths in await self._codec.read(family, 0):
-                for p, number in zip(prefixes_of(keys), paths.tolist(), strict=True):
-                    found[str(p)] = self._sets[number]
-        return found
-
-
 async def test_what_another_client_did_is_found_with_its_reason_and_repaired(
     namespace: str, vpp: VppProcess
 ) -> None:
-    async with running(between(namespace, vpp)) as pipeline, Intruder(vpp) as intruder:
+    async with running(between(namespace, vpp)) as pipeline, Intruder(vpp.api_socket) as intruder:
         before = await intruder.routes()
         assert len(before) >= ROUTES + ROUTES // 10
         audit = audit_of(pipeline)
@@ -152,7 +116,7 @@ async def test_what_another_client_did_is_found_with_its_reason_and_repaired(
 async def test_stale_routes_raise_a_doubt_that_a_full_reading_settles(
     namespace: str, vpp: VppProcess
 ) -> None:
-    async with running(between(namespace, vpp)) as pipeline, Intruder(vpp) as intruder:
+    async with running(between(namespace, vpp)) as pipeline, Intruder(vpp.api_socket) as intruder:
         before = await intruder.routes()
         strange = [f"30.0.{n}.0/24" for n in range(9)] + ["30.1.0.0/16"]
         await intruder.put(strange, BLACKHOLE)
@@ -183,7 +147,7 @@ async def test_routes_of_another_owner_are_a_doubt_once_and_stay(namespace: str,
 
 
 async def test_a_report_leaves_everything_and_says_so(namespace: str, vpp: VppProcess) -> None:
-    async with running(between(namespace, vpp)) as pipeline, Intruder(vpp) as intruder:
+    async with running(between(namespace, vpp)) as pipeline, Intruder(vpp.api_socket) as intruder:
         audit = audit_of(pipeline, repair=False)
         await intruder.put([prefix(1)], None)
         await intruder.put([prefix(2)], BLACKHOLE)
@@ -266,7 +230,7 @@ async def test_a_look_up_answers_for_every_prefix_of_either_family(vpp: VppProce
     fib = VppFib(api_socket=vpp.api_socket, interfaces=PORTS)
     await fib.open()
     try:
-        async with Intruder(vpp) as intruder:
+        async with Intruder(vpp.api_socket) as intruder:
             via = PathSet.unicast(Path(2, ip_address("10.0.0.9").packed))
             four, six = [prefix(n) for n in range(2_500)], [prefix6(n) for n in range(1_100)]
             await intruder.put(four, via)
