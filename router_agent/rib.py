@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from typing import Protocol
 
 import numpy as np
+from numpy.typing import NDArray
 
 from router_agent.model import (
     ABSENT,
@@ -186,9 +187,13 @@ class Rib:
         keys, metrics, paths, operations = batch.keys, batch.metrics, batch.paths, batch.operations
         columns = [keys[:, word] for word in range(keys.shape[1])]
         if not self._order_matters(operations):
-            last = unique_last(*columns, metrics)
-            if len(last) < len(keys):
-                keys, metrics, paths, operations = keys[last], metrics[last], paths[last], operations[last]
+            kept = unique_last(*columns, metrics)
+        elif self._is_plain(operations):
+            kept = _since_last_set([*columns, metrics], operations)
+        else:
+            kept = np.arange(len(keys))
+        if len(kept) < len(keys):
+            keys, metrics, paths, operations = keys[kept], metrics[kept], paths[kept], operations[kept]
         changed = [
             self._apply_distinct(keys[rows], metrics[rows], paths[rows], operations[rows])
             for rows in _rounds(keys)
@@ -199,10 +204,12 @@ class Rib:
         """Tell whether the last event of a (prefix, metric) does not say it all."""
         if (operations == Operation.SET).all():
             return False
-        if self.family is Family.IPV4:
-            plain = (operations == Operation.SET) | (operations == Operation.DELETE)
-            return not plain.all() or len(self._shadowed) > 0
-        return True
+        return self.family is Family.IPV6 or not self._is_plain(operations)
+
+    def _is_plain(self, operations: U8) -> bool:
+        """Tell whether a SET says it all whatever came before: nothing is added beside, nothing hidden."""
+        plain = (operations == Operation.SET) | (operations == Operation.DELETE)
+        return bool(plain.all()) and not len(self._shadowed)
 
     def _apply_distinct(
         self, keys: U64, metrics: U32, paths: U32, operations: U8, *, settle: bool = True
@@ -342,6 +349,18 @@ class Rib:
             for part in _rounds(keys)
         ]
         return np.concatenate(parts)
+
+
+def _since_last_set(columns: list[NDArray[np.unsignedinteger]], operations: U8) -> I64:
+    """Return the rows of each distinct entry of the columns from its last SET on, all where it has none."""
+    order = np.lexsort(columns[::-1])
+    first = np.ones(len(order), np.bool_)
+    first[1:] = np.logical_or.reduce([column[order[1:]] != column[order[:-1]] for column in columns])
+    numbers = np.arange(len(order))
+    last_set = np.maximum.reduceat(
+        np.where(operations[order] == Operation.SET, numbers, -1), np.flatnonzero(first)
+    )
+    return np.sort(order[numbers >= last_set[np.cumsum(first) - 1]])
 
 
 def _rounds(keys: U64) -> list[I64]:
