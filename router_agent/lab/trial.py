@@ -34,7 +34,9 @@ AGENT, VPP = "agent", "VPP"
 BGP_PROTOCOL, _METRIC = 186, 20
 """What zebra writes BGP's routes with: RTPROT_BGP of linux/rtnetlink.h, and the distance of eBGP."""
 
-_SETTLE_SECONDS = 120.0
+_SETTLE_SECONDS = 300.0
+_POLL_SECONDS = 0.1
+_LOOKED_AT_PER_SECOND = 400_000
 _FLOW_SECONDS = 20.0
 
 
@@ -185,6 +187,8 @@ def wait_replayed(lab: Lab, churn: Churn, replay: Replay) -> None:
         lambda: differing(lab, churn, replay) == 0,
         "the kernel to have what the stream ends with",
         seconds=_SETTLE_SECONDS,
+        # Looking costs the kernel a walk through the table.
+        poll_seconds=max(_POLL_SECONDS, len(churn.table) / _LOOKED_AT_PER_SECOND),
         found=lambda: f"{differing(lab, churn, replay)} prefixes that differ",
     )
     wait_idle(lab)
