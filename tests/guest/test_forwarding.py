@@ -67,6 +67,12 @@ def prepare(router: Router) -> None:
         run("ip", "-n", router.far, "link", "set", port, "address", mac)
         run("ip", "-n", router.far, "address", "add", f"198.51.{100 + number}.2/24", "dev", port)
         run("ip", "-n", router.far, "address", "add", f"2001:db8:{number}::2/64", "dev", port, "nodad")
+    prepare_control(router)
+
+
+def prepare_control(router: Router) -> None:
+    """Linux's side of it."""
+    for number in range(2):
         router.ip("link", "set", f"eth{number}", "up")
         router.ip("address", "add", f"198.51.{100 + number}.1/24", "dev", f"eth{number}")
         router.ip("address", "add", f"2001:db8:{number}::1/64", "dev", f"eth{number}", "nodad")
@@ -199,6 +205,24 @@ async def test_a_vrf_forwards_by_its_own_table(router: Router) -> None:
         mac, kind, _ = await asyncio.to_thread(send, router, IPV4, packet("203.0.113.1"))
         assert (mac, kind) == (FAR_MACS[1], IPV4)
     assert "203.0.113.0/28" not in router.vpp.cli("show ip fib table 0")
+
+
+async def test_a_restarted_vpp_forwards_again_once_it_has_its_pairs(router: Router) -> None:
+    prepare(router)
+    route = ("203.0.113.0/28", "via", "198.51.101.2", "proto", "static")
+    router.ip("route", "add", *route)
+    async with agent(router) as pipeline:
+        await asyncio.to_thread(send, router, IPV4, packet("203.0.113.1"))
+        router.vpp.kill()
+        await asyncio.to_thread(until, lambda: pipeline.state, State.FIB_LOST, "state")
+        router.vpp.start()
+        await asyncio.to_thread(until, lambda: pipeline.state, State.IN_SYNC, "state")
+        # The TAPs went with VPP, their addresses and routes with them: all of it is made anew, in this order.
+        router.add_ports()
+        prepare_control(router)
+        router.ip("route", "add", *route)
+        mac, kind, _ = await asyncio.to_thread(send, router, IPV4, packet("203.0.113.1"))
+        assert (mac, kind) == (FAR_MACS[1], IPV4)
 
 
 async def test_each_namespace_has_its_own_pairs(router: Router) -> None:
