@@ -6,6 +6,8 @@ from ipaddress import IPv6Address, ip_interface
 
 import pytest
 
+from router_agent.agent import Agent
+from router_agent.config import parse
 from router_agent.fibs.fib import FibError
 from router_agent.mirror.aspects import Aspect
 from router_agent.mirror.kernel import Address, KernelInterface
@@ -128,6 +130,24 @@ def test_a_vlan_that_went_takes_its_pair_along() -> None:
 
 def test_a_port_whose_kernel_interface_went_is_left_alone() -> None:
     assert steps([], [port(addresses=addresses("192.0.2.1/24"))]) == []
+
+
+@pytest.mark.parametrize("feed", ["kernel", "fpm"])
+async def test_the_agent_mirrors_what_the_configuration_names(feed: str) -> None:
+    text = f"""
+pipelines:
+  - name: vpp
+    feed: {{kind: {feed}, namespace: blue, tables: [254, 10]}}
+    fib: {{kind: vpp, interfaces: auto, mirror: [links, vrfs]}}
+  - name: other
+    feed: {{kind: kernel}}
+    fib: {{kind: vpp, source: other}}
+"""
+    status = Agent(parse(text.encode())).status()
+    mirror = status.pipelines[0].mirror
+    assert mirror is not None
+    assert mirror.aspects == ("links", "vrfs")
+    assert status.pipelines[1].mirror is None
 
 
 @pytest.mark.parametrize(

@@ -20,6 +20,7 @@ from router_agent.netlink.messages import Messages, NetlinkDecodeError
 from router_agent.netlink.nexthops import Nexthop, NexthopTable, parse_nexthop
 from router_agent.netlink.paths import PathIds, path_set_of
 from router_agent.netlink.routes import RouteDecoder
+from router_agent.observe.words import describe_paths
 from router_agent.vpp.labels import POP, LabelPath
 from router_agent.vpp.routes import NO_INTERFACE
 
@@ -137,6 +138,14 @@ def test_what_vpp_is_to_hold_for_labels() -> None:
     assert problems == {306: "a next hop is dead, or given by its MAC address"}
     _, problems = entries(routes[:1], kernel, {}, {})
     assert problems == {300: "interface p0 has no counterpart in VPP"}
+
+
+def test_labels_and_tunnels_in_words() -> None:
+    paths = PathSet.unicast(Path(3, FOUR, 2, (16, 17)), Path(3, tunnel="seg6"))
+    assert describe_paths(paths, lambda _: "eth0") == (
+        "encap seg6 dev eth0",
+        "push 16/17 via 10.0.0.2 dev eth0 weight 2",
+    )
 
 
 def last_link(command: str, name: str) -> LinkState:
