@@ -59,7 +59,7 @@ MESSAGES: dict[str, tuple[str, ...]] = {
 MOST = 1024
 """Look-ups on their way at one time: their answers, 240 bytes each, fit the socket's buffer."""
 
-_PACE_SECONDS = 0.005
+_PACE_SECONDS = 0.01
 """Nobody waits for an answer: a rare look at the socket costs less than waking for each."""
 _NO_SUCH_ENTRY = -6
 _LENGTH_COUNT = re.compile(r"^\s*(\d+)\s+(\d+)\s*$", re.MULTILINE)
