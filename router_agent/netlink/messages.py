@@ -26,7 +26,7 @@ ATTRIBUTE = struct.Struct("=HH")
 U32_VALUE = struct.Struct("=I")
 ERROR = struct.Struct("=i")
 
-_RUN_WORTH = 4
+_RUN_WORTH = 16
 """Equal lengths in a row before the rest of the run is looked for by NumPy."""
 
 
