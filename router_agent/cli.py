@@ -383,6 +383,11 @@ def _print_status(status: Status) -> None:
 def _troubles(pipeline: PipelineStatus) -> Iterator[str]:
     if pipeline.error:
         yield pipeline.error
+    if told := pipeline.confirmations:
+        yield (
+            f"told the feed of {told.confirmed:,} routes in the FIB and {told.failed:,} that are not; "
+            f"{told.waiting:,} wait"
+        )
     if pipeline.passed_over:
         kinds = ", ".join(f"{kind} {count:,}" for kind, count in sorted(pipeline.passed_over.items()))
         yield f"passed over: {kinds}"

@@ -328,6 +328,11 @@ class ExabgpFeed:
         return self.counts.losses
 
     @property
+    def problem(self) -> str | None:
+        """See `Feed`."""
+        return None
+
+    @property
     def passed_over(self) -> Mapping[str, int]:
         """See `Feed`: routes of families that are not asked for never come."""
         return {}

@@ -73,6 +73,10 @@ class Feed(Protocol):
         """How often events were lost, so that everything had to be read again."""
 
     @property
+    def problem(self) -> str | None:
+        """What keeps the feed from telling anything new though it has not failed, and what to do; or None."""
+
+    @property
     def passed_over(self) -> Mapping[str, int]:
         """Routes no FIB can be asked to hold, by what they are (``tos``); seen since the last reading."""
 

@@ -56,7 +56,7 @@ PORT = 2620
 _BUFFER_BYTES = 1 << 20
 """Read at a time; a read is decoded at once, so this bounds what is in our hands."""
 _SOCKET_BYTES = 4 << 20
-_ANSWERS_AT_A_TIME = 8_192
+_ANSWERS_AT_A_TIME = 32_768
 _TRICKLE = 100
 _TRICKLE_SHARE = 200
 """Fewer routes than 100, or than one in 200 of the session's, in `quiet_seconds`: everything was sent."""
@@ -147,6 +147,19 @@ class FpmFeed:
         return self._kernel.overruns
 
     @property
+    def problem(self) -> str | None:
+        """See `Feed`."""
+        if self._peer is None:
+            where = f"{self._address} port {self.listening_port}"
+            return (
+                f"zebra is not connected to {where}, what it told before stays: is it running, with "
+                f"`-M dplane_fpm_nl` and `fpm address {self._address}`?"
+            )
+        if not self._complete:
+            return "zebra is sending its table; what it does not send is removed once it has sent everything"
+        return None
+
+    @property
     def passed_over(self) -> Mapping[str, int]:
         """See `Feed`."""
         return self._zebra.skipped + self._kernel.passed_over
@@ -192,8 +205,9 @@ class FpmFeed:
             await self._answers_wait.wait()
             self._answers_wait.clear()
             for outcomes in self._take_answers():
-                for block in encode(outcomes, self._zebra.told_path):
-                    await loop.sock_sendall(sock, block.data)
+                blocks = list(encode(outcomes, self._zebra.told_path))
+                if blocks:
+                    await loop.sock_sendall(sock, np.concatenate(blocks).data)
                 told = int(np.count_nonzero(outcomes.in_fib))
                 self.answered[True] += told
                 self.answered[False] += len(outcomes) - told

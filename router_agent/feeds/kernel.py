@@ -160,6 +160,11 @@ class KernelFeed:
         return self._overruns
 
     @property
+    def problem(self) -> str | None:
+        """See `Feed`."""
+        return None
+
+    @property
     def passed_over(self) -> Counter[str]:
         """See `Feed`."""
         return self._decoder.skipped

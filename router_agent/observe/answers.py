@@ -121,6 +121,17 @@ class CapacityStatus(_Answer):
     total_bytes: Mapping[str, int] = Field(default_factory=dict)
 
 
+class Confirmations(_Answer):
+    """What a feed that asks for it was told of its routes."""
+
+    confirmed: int = 0
+    """In the FIB."""
+    failed: int = 0
+    """Refused, lost, or not possible in this FIB; `FamilyCounts.not_in_fib` has the reasons."""
+    waiting: int = 0
+    """Not decided yet."""
+
+
 class PipelineStatus(_Answer):
     """One feed into one FIB.
 
@@ -144,6 +155,7 @@ class PipelineStatus(_Answer):
         passed_over: routes that no FIB can be asked to hold, by reason.
         writes: what was written.
         neighbours: neighbours copied into the FIB.
+        confirmations: what the feed was told of its routes; None for a feed that does not ask.
         audit: how the comparison of the FIB with what was written goes.
         mirror: how interfaces are mirrored, None where they are not.
         capacity: the FIB's resources; None where routes cannot outgrow them.
@@ -166,6 +178,7 @@ class PipelineStatus(_Answer):
     passed_over: dict[str, int] = Field(default_factory=dict)
     writes: Writes = Field(default_factory=Writes)
     neighbours: int = 0
+    confirmations: Confirmations | None = None
     audit: AuditStatus | None = None
     mirror: MirrorStatus | None = None
     capacity: CapacityStatus | None = None

@@ -17,6 +17,7 @@ from router_agent.model import ABSENT, U64, Family, Outcome, Prefix, Reason, key
 from router_agent.observe.answers import (
     AuditStatus,
     CapacityStatus,
+    Confirmations,
     FamilyCounts,
     InFib,
     MirrorStatus,
@@ -50,7 +51,7 @@ def pipeline_status(pipeline: Pipeline, feed: str, fib: str, audit: Audit) -> Pi
         feed=feed,
         fib=fib,
         state=pipeline.state,
-        error=pipeline.problem,
+        error=pipeline.problem or pipeline.feed.problem,
         counts=tuple(_family_counts(pipeline)),
         lag_seconds=pipeline.waiting_seconds,
         lag_p50_seconds=pipeline.lags.percentile(50),
@@ -65,6 +66,7 @@ def pipeline_status(pipeline: Pipeline, feed: str, fib: str, audit: Audit) -> Pi
             added=writes.added, replaced=writes.replaced, deleted=writes.deleted, refused=writes.refused
         ),
         neighbours=len(pipeline.neighbours_known),
+        confirmations=_confirmations(pipeline),
         audit=audit_status(audit),
         capacity=_capacity_status(pipeline),
     )
@@ -83,6 +85,17 @@ def _capacity_status(pipeline: Pipeline) -> CapacityStatus | None:
         used_bytes={name: bytes_used for name, (bytes_used, _) in used.items()},
         total_bytes={name: total for name, (_, total) in used.items()},
     )
+
+
+def _confirmations(pipeline: Pipeline) -> Confirmations | None:
+    if not pipeline.confirmers:
+        return None
+    counts = [confirmer.counts() for confirmer in pipeline.confirmers.values()]
+    confirmed, failed, waiting = (
+        sum(count[outcome] for count in counts)
+        for outcome in (Outcome.IN_FIB, Outcome.FAILED, Outcome.UNKNOWN)
+    )
+    return Confirmations(confirmed=confirmed, failed=failed, waiting=waiting)
 
 
 def mirror_status(mirror: Mirror) -> MirrorStatus:
