@@ -21,6 +21,7 @@ KEY := $(shell { cat requirements.txt pyproject.toml; $(PYTHON) --version; pwd; 
 STAMP := $(VENV)/set-up-$(KEY)
 
 LAB_ARGS := $(if $(SPEAKER),--speaker $(SPEAKER)) $(if $(FIB),--fib $(FIB)) $(if $(TABLE),--table "$(TABLE)") \
+	$(if $(ADVERTISE),--advertise $(ADVERTISE)) \
 	$(if $(IPV4),--ipv4 $(IPV4)) $(if $(IPV6),--ipv6 $(IPV6)) $(if $(filter-out 0,$(KEEP)),--keep) $(ARGS)
 
 # What the virtual POP host needs on top: QEMU, and what builds its Debian.
@@ -41,6 +42,7 @@ help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' Makefile
 	@echo
 	@echo '  make lab      SPEAKER=frr|exabgp FIB=vpp|kernel TABLE=FILE IPV4=N IPV6=N KEEP=1'
+	@echo '                ADVERTISE=at-once|confirmed (FRR of Debian testing, by mmdebstrap)'
 	@echo '  make lab-vm   VPP_DEBS=DIR KEEP=1             make acceptance  VPP_DEBS=DIR ARGS="-k word"'
 	@echo '  make guest    VPP_DEBS=DIR ARGS="-k word"'
 	@echo '  make test     ARGS="-k word"      make faults   FULL=1'
@@ -51,6 +53,11 @@ help: ## list the targets
 lab: ## carry a full BGP table into a forwarding plane, send traffic: exits 0 PASS, 1 FAIL, 2 INVALID
 	$(VERDICT)@$(if $(VERDICT),MAKEFLAGS=) $(MAKE) --no-print-directory setup
 	$(VERDICT)@$(BIN)/python -m router_agent.lab $(LAB_ARGS)
+
+.PHONY: frr-root
+frr-root: PACKAGES += mmdebstrap
+frr-root: setup ## build FRR of Debian testing, which waits for confirmations, for tests and make lab ADVERTISE=confirmed
+	$(BIN)/python -m router_agent.lab.root
 
 .PHONY: lab-down
 lab-down: setup ## take down what make lab KEEP=1 left up

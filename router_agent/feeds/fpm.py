@@ -73,6 +73,7 @@ class FpmFeed:
         namespace: network namespace of zebra, as in ``ip netns``, or a path; None is the process's own.
         tables: kernel table ids.
         kernel_protocols: whose routes are read from the kernel.
+        solicit: have the kernel resolve next hops that have no neighbour.
         allowed_peers: who may connect, beside this host itself.
         quiet_seconds: see the module's text.
         hold_seconds: routes are kept this long when zebra does not come back.
@@ -94,6 +95,7 @@ class FpmFeed:
         namespace: str | None = None,
         tables: Sequence[int] = (c.RT_TABLE_MAIN,),
         kernel_protocols: frozenset[int] = c.SYSTEM_PROTOCOLS,
+        solicit: bool = False,
         allowed_peers: frozenset[Address] = frozenset(),
         quiet_seconds: float = 10.0,
         hold_seconds: float = 300.0,
@@ -328,10 +330,8 @@ class FpmFeed:
         while size := await loop.sock_recv_into(sock, buffer.data[held:]):
             held += size
             messages, used = split(buffer[:held])
-            known = len(self._zebra.paths)
             self._zebra.apply(messages, sink)
-            if len(self._zebra.paths) != known:
-                self._kernel.look_for_hops()
+            self._kernel.look_for_hops()
             buffer[: held - used] = buffer[used:held].copy()
             held -= used
             # A busy stream is always readable: others get their turn.

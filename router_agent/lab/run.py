@@ -21,8 +21,9 @@ from typing import Any, NoReturn
 
 from rich.console import Console
 
+from router_agent.lab.daemon import wait_until
 from router_agent.lab.errors import LabError
-from router_agent.lab.lab import FibKind, Lab, SpeakerKind, default_fib, lock
+from router_agent.lab.lab import Advertise, FibKind, Lab, SpeakerKind, default_fib, lock
 from router_agent.lab.show import Stage, Stages, ways_in
 from router_agent.lab.table import FULL_IPV4, FULL_IPV6, Table, generated_table, read_table
 from router_agent.lab.topology import Topology
@@ -61,6 +62,7 @@ class Options:
     rate: float
     seconds: float
     report: Path
+    advertise: Advertise | None = None
 
 
 @dataclass
@@ -102,7 +104,13 @@ def _run(options: Options, console: Console) -> int:
         stage.detail = f"{len(table.ipv4):,} IPv4 and {len(table.ipv6):,} IPv6 prefixes, {table.origin}"
         if table.left_out:
             stage.detail += f" ({table.left_out:,} reserved ones left out)"
-    lab = Lab(options.name, table=table, speaker=options.speaker, fib=options.fib)
+    lab = Lab(
+        options.name,
+        table=table,
+        speaker=options.speaker,
+        fib=options.fib,
+        advertise=options.advertise,
+    )
     if lab.topology.present:
         console.print(f"found a lab {options.name!r} that was left behind, removing it", markup=False)
     with _taken_down(lab, console):
@@ -144,10 +152,31 @@ def _bring_up(lab: Lab, stages: Stages) -> Findings:
         lab.agent.wait_holds(lab.fib_sizes, seconds=_IN_SYNC_SECONDS)
         findings.lag_seconds = time.monotonic() - incomplete
         stage.detail = f"in sync at most {findings.lag_seconds:.2f} s after the last route of the kernel"
+    if lab.downstream:
+        _follow_downstream(lab, stages)
     with stages.stage("read the FIB back and compare") as stage:
         findings.drift = lab.agent.drift()
         stage.detail = f"{findings.drift:,} prefixes differ; {lab.agent.summary()}"
     return findings
+
+
+def _follow_downstream(lab: Lab, stages: Stages) -> None:
+    """Wait until the downstream neighbour has heard of the table and the POP's own prefixes."""
+    downstream = lab.downstream
+    assert downstream is not None
+    wanted = {family: count + 1 for family, count in lab.upstream.announced.items()}
+    with stages.stage("tell the neighbour") as stage:
+        began = time.monotonic()
+        wait_until(
+            lambda: downstream.heard() == wanted,
+            "the downstream neighbour to hear of the table",
+            seconds=_CONVERGE_SECONDS,
+            daemons=lab.daemons,
+            poll_seconds=0.2,
+            found=lambda: str(downstream.heard()),
+        )
+        seconds = time.monotonic() - began
+        stage.detail = f"{sum(wanted.values()):,} prefixes, the last {seconds:.1f} s after the FIB had all"
 
 
 def _follow_kernel(lab: Lab, stage: Stage) -> float:
@@ -282,6 +311,11 @@ def _parser() -> argparse.ArgumentParser:
         choices=[kind.value for kind in FibKind],
         help="default: vpp where it is installed, else kernel",
     )
+    parser.add_argument(
+        "--advertise",
+        choices=[kind.value for kind in Advertise],
+        help="have a downstream neighbour, told at once or once the FIB has it; FRR of Debian testing",
+    )
     parser.add_argument("--table", type=Path, metavar="FILE", help="prefix list or MRT RIB dump")
     parser.add_argument("--ipv4", type=_count, metavar="N", help=f"IPv4 prefixes, default {FULL_IPV4:,}")
     parser.add_argument("--ipv6", type=_count, metavar="N", help=f"IPv6 prefixes, default {FULL_IPV6:,}")
@@ -306,6 +340,7 @@ def _options(parsed: argparse.Namespace) -> Options:
         rate=parsed.rate,
         seconds=parsed.seconds,
         report=parsed.report,
+        advertise=Advertise(parsed.advertise) if parsed.advertise else None,
     )
 
 
