@@ -47,6 +47,17 @@ def lab(lab_name: str) -> Iterator[Lab]:
         yield built
 
 
+@pytest.fixture
+def kernel_lab(lab_name: str) -> Iterator[Lab]:
+    with Lab(
+        lab_name,
+        table=generated_table(IPV4_PREFIXES, IPV6_PREFIXES),
+        fib=FibKind.KERNEL,
+        advertise=Advertise.CONFIRMED,
+    ) as built:
+        yield built
+
+
 def downstream(lab: Lab) -> Downstream:
     assert lab.downstream is not None
     return lab.downstream
@@ -208,4 +219,56 @@ def test_what_vpp_lost_is_withdrawn_and_announced_again(lab: Lab) -> None:
     wait_heard(lab, {Family.IPV4: 1, Family.IPV6: 1}, "the withdrawal of all that VPP forwarded")
     lab.plane.start()
     wait_heard(lab, everything(lab), "everything again")
+    assert lab.agent.drift() == 0
+
+
+def test_a_kernel_confirms_with_and_without_next_hop_groups(kernel_lab: Lab) -> None:
+    lab = kernel_lab
+    lab.start()
+    lab.wait_settled(seconds=SECONDS)
+    wait_heard(lab, everything(lab), "everything")
+    withdrawn = {f: n for f, (_, n) in downstream(lab).updates().items()}
+    resyncs = status(lab).resyncs
+    assert lab.frr is not None
+    run([*lab.frr.vtysh, "-c", "configure terminal", "-c", "no fpm use-next-hop-groups"])
+    wait_until(
+        lambda: status(lab).resyncs > resyncs,
+        "zebra to send everything again",
+        seconds=SECONDS,
+        daemons=lab.daemons,
+        found=lab.agent.summary,
+    )
+    lab.agent.wait_holds(lab.fib_sizes, seconds=SECONDS)
+    assert {f: n for f, (_, n) in downstream(lab).updates().items()} == withdrawn
+    assert status(lab).writes.deleted == 0
+    lab.upstream.withdraw(300)
+    lab.agent.wait_holds(lab.fib_sizes, seconds=SECONDS)
+    wait_heard(lab, everything(lab), "the withdrawal")
+    lab.upstream.announce_again()
+    wait_heard(lab, everything(lab), "the table again")
+    told = status(lab).confirmations
+    assert told is not None
+    assert (told.failed, told.waiting) == (0, 0)
+    assert lab.agent.drift() == 0
+
+
+def test_frr_restarts_and_everything_is_confirmed_anew(kernel_lab: Lab) -> None:
+    lab = kernel_lab
+    lab.start()
+    lab.wait_settled(seconds=SECONDS)
+    wait_heard(lab, everything(lab), "everything")
+    assert lab.frr is not None
+    lab.frr.zebra.kill()
+    wait_until(
+        lambda: "zebra is not connected" in (status(lab).error or ""),
+        "the agent to say that zebra has gone",
+        seconds=SECONDS,
+        found=lab.agent.summary,
+    )
+    assert status(lab).state is State.IN_SYNC
+    assert lab.agent.holds(lab.fib_sizes)
+    lab.frr.restart()
+    lab.wait_established()
+    lab.wait_settled(seconds=SECONDS)
+    wait_heard(lab, everything(lab), "everything")
     assert lab.agent.drift() == 0
