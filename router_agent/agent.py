@@ -295,7 +295,6 @@ def _feed(config: FeedConfig) -> Feed:
             namespace=config.namespace,
             tables=config.tables,
             kernel_protocols=frozenset(config.kernel_protocols),
-            solicit=config.solicit,
             allowed_peers=frozenset(config.allowed_peers),
             quiet_seconds=config.quiet_seconds,
             hold_seconds=config.hold_seconds,

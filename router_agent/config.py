@@ -302,9 +302,6 @@ class FpmFeedConfig(_TableFeedConfig):
         description="Protocols whose routes are read from the kernel: its own, an administrator's, those of "
         "router advertisements and DHCP; none with `[]`.",
     )
-    solicit: Bool = Field(
-        default=True, description="Have the kernel resolve next hops that have no usable neighbour."
-    )
     allowed_peers: tuple[IPvAnyAddress, ...] = Field(
         default=(), description="Addresses that zebra may connect from, beside those of this host itself."
     )

@@ -73,7 +73,6 @@ class FpmFeed:
         namespace: network namespace of zebra, as in ``ip netns``, or a path; None is the process's own.
         tables: kernel table ids.
         kernel_protocols: whose routes are read from the kernel.
-        solicit: have the kernel resolve next hops that have no neighbour.
         allowed_peers: who may connect, beside this host itself.
         quiet_seconds: see the module's text.
         hold_seconds: routes are kept this long when zebra does not come back.
@@ -95,7 +94,6 @@ class FpmFeed:
         namespace: str | None = None,
         tables: Sequence[int] = (c.RT_TABLE_MAIN,),
         kernel_protocols: frozenset[int] = c.SYSTEM_PROTOCOLS,
-        solicit: bool = False,
         allowed_peers: frozenset[Address] = frozenset(),
         quiet_seconds: float = 10.0,
         hold_seconds: float = 300.0,

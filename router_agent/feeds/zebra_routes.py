@@ -7,7 +7,7 @@ has no legs then, which no FIB takes, so it is reported and not forgotten.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from enum import IntEnum
 
 import numpy as np
