@@ -60,6 +60,7 @@ class TableFeed:
     """A feed that tells of one table at once and then of nothing."""
 
     overruns = 0
+    problem: str | None = None
 
     def __init__(self, table: Table) -> None:
         self.passed_over: Counter[str] = Counter()
