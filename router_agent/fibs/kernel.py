@@ -123,6 +123,8 @@ class KernelFib:
         self._events: EventSocket | None = None
         self._identity: tuple[int, int] | None = None
         self._sequence = 0
+        self._readers = 0
+        """Readings under way, which know path sets by ids that no route of ours may have."""
         self.refusals: list[str] = []
 
     # -- opening ---------------------------------------------------------------------------------
@@ -210,6 +212,7 @@ class KernelFib:
         except (NetlinkError, NamespaceError) as error:
             raise FibLostError(f"reading the kernel FIB{self._where}: {error}") from error
         last: U64 = np.empty((0, family.key_width), np.uint64)
+        self._readers += 1
         try:
             async with aclosing(dumps.dump(c.RTM_GETROUTE, request)) as chunks:
                 async for messages in chunks:
@@ -229,6 +232,7 @@ class KernelFib:
         except (NetlinkDecodeError, DumpInterruptedError) as error:
             raise FibLostError(f"reading the kernel FIB{self._where}: {error}") from error
         finally:
+            self._readers -= 1
             dumps.close()
 
     def _translate(self, paths: PathIds, ids: U32) -> U32:
@@ -337,12 +341,13 @@ class KernelFib:
         return False
 
     async def retain_paths(self, in_use: Mask) -> None:
-        """See `Fib`."""
-        self._sets.release(in_use)
+        """See `Fib`. Not while somebody reads: the next time will do."""
+        if not self._readers:
+            self._sets.release(in_use)
 
     def path_id(self, wanted: PathSet, current: int = ABSENT) -> int | Reason:
         """See `Fib`. A path without interface gets the one that the kernel reaches its gateway by."""
-        del current  # an id stands for the same for ever here
+        del current  # an id stands for the same as long as it is in use here
         if wanted.type is not RouteType.UNICAST:
             return self._sets.id(PathSet(wanted.type))
         legs: list[Path] = []

@@ -380,3 +380,23 @@ async def test_a_namespace_that_is_gone_is_lost(forwarder: Forwarder) -> None:
         await fib.open()
     with pytest.raises(FibLostError, match="closed"):
         await read(fib, Family.IPV4)
+
+
+async def test_unused_path_sets_are_forgotten_but_not_while_somebody_reads(forwarder: Forwarder) -> None:
+    fib = await opened(forwarder)
+    prefixes = [ip_network(f"10.{i}.0.0/16") for i in range(4)]
+    paths = [PathSet.unicast(Path(CONTROL["eth1"], bytes((192, 0, 2, 1 + i)))) for i in range(4)]
+    await write(fib, Family.IPV4, dict(zip(prefixes, paths, strict=True)))
+    kept = known(fib, paths[0])
+    in_use = np.zeros(fib.path_limit, np.bool_)
+    in_use[kept] = True
+    async for routes in fib.read(Family.IPV4, 254):
+        await fib.retain_paths(in_use)
+        assert {fib.path_set(number).type for number in routes.paths.tolist()} == {RouteType.UNICAST}
+    limit = fib.path_limit
+    await fib.retain_paths(in_use)
+    assert known(fib, paths[0]) == kept
+    fresh = [PathSet.unicast(Path(CONTROL["eth2"], bytes((192, 0, 2, 1 + i)))) for i in range(3)]
+    assert kept not in {known(fib, path) for path in fresh}
+    assert fib.path_limit == limit, "the ids of forgotten path sets are given out again"
+    await fib.close()
