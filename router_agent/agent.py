@@ -146,7 +146,7 @@ class Agent:
                 if wanted.full:
                     tally = await audit.read()
                 elif wanted.now:
-                    tally = await audit.check(_AUDIT_NOW_RATE)
+                    tally = await audit.check(_AUDIT_NOW_RATE, feed=True)
             except AuditBrokenOffError as error:
                 problem = f": {running.pipeline.problem}" if running.pipeline.problem else ""
                 raise RefusedError(
@@ -233,6 +233,7 @@ def _start(config: PipelineConfig, observer: Callable[[], None]) -> _Running:
         rate=config.audit.rate,
         repair=config.audit.action == "repair",
         full_reading_seconds=config.audit.full_reading_seconds,
+        feed_seconds=config.audit.feed_seconds,
     )
     return _Running(config, pipeline, audit, _mirror(config))
 

@@ -29,12 +29,14 @@ from datetime import UTC, datetime
 
 import numpy as np
 
+from router_agent.feeds.feed import Rereadable
 from router_agent.fibs.fib import FibError
 from router_agent.model import ABSENT, I64, U32, U64, Mask, Reason, key_lengths, prefixes_of
 from router_agent.observe.answers import AuditFinding, State
 from router_agent.observe.words import describe_paths
 from router_agent.pipeline import Pipeline
 from router_agent.prefix_table import PrefixTable
+from router_agent.recheck import Recheck
 from router_agent.reconcile import Reconciler
 
 _log = logging.getLogger(__name__)
@@ -62,6 +64,8 @@ class Tally:
 
     checked: int = 0
     covered: int = 0
+    compared: int = 0
+    """Routes of the feed's source that the RIB was compared with; 0 when it was not."""
     found: Counter[Reason] = field(default_factory=Counter)
     unexplained: int = 0
     """Entries that VPP has beyond ours and those of other owners known at the last full reading."""
@@ -77,9 +81,19 @@ class Audit:
         rate: prefixes a second; 0 never audits unasked.
         repair: whether to repair what is found, or only to report it.
         full_reading_seconds: least time between two full readings because of doubt; 0 never reads for it.
+        feed_seconds: least time between two comparisons of the RIB with its source; 0 compares only when
+            asked to.
     """
 
-    def __init__(self, pipeline: Pipeline, *, rate: int, repair: bool, full_reading_seconds: float) -> None:
+    def __init__(
+        self,
+        pipeline: Pipeline,
+        *,
+        rate: int,
+        repair: bool,
+        full_reading_seconds: float,
+        feed_seconds: float = 0.0,
+    ) -> None:
         self.pipeline = pipeline
         self.rate = rate
         self.repair = repair
@@ -93,6 +107,10 @@ class Audit:
         self.progress = 0
         self._full_reading_seconds = full_reading_seconds
         self._last_reading = -math.inf
+        feed = pipeline.feed
+        self._recheck = Recheck(pipeline, feed) if isinstance(feed, Rereadable) else None
+        self._feed_seconds = feed_seconds
+        self._last_feed_check = time.monotonic()
 
     async def run(self) -> None:
         """Audit again and again, in the pauses that the pipeline leaves."""
@@ -103,15 +121,20 @@ class Audit:
                 await asyncio.sleep(_STATE_SECONDS)
             began = time.monotonic()
             try:
-                await self.check(self.rate)
+                due = time.monotonic() - self._last_feed_check >= self._feed_seconds > 0
+                await self.check(self.rate, feed=due)
             except (AuditBrokenOffError, FibError) as error:
                 _log.info("%s: audit broken off: %s", self.pipeline.name, error)
             # An empty or tiny table is not audited round the clock.
             least = self._shortest_pass()
             await asyncio.sleep(max(_STATE_SECONDS, began + least - time.monotonic()))
 
-    async def check(self, rate: float) -> Tally:
+    async def check(self, rate: float, *, feed: bool = False) -> Tally:
         """Look at every prefix once, `rate` a second; repair or report what is wrong.
+
+        Args:
+            rate: prefixes a second.
+            feed: compare the RIB with the feed's source first.
 
         Raises:
             AuditBrokenOffError: the pipeline is not in sync any more.
@@ -120,6 +143,8 @@ class Audit:
         tally = Tally()
         began = time.monotonic()
         self._require_in_sync()
+        if feed:
+            await self._check_feed(tally)
         if self.pipeline.fib.cheap_to_read:
             await self._read_everything(tally)
         else:
@@ -170,6 +195,30 @@ class Audit:
         state = self.pipeline.state
         if state is not State.IN_SYNC:
             raise AuditBrokenOffError(f"pipeline {self.pipeline.name} is {state}")
+
+    # -- the feed --------------------------------------------------------------------------------
+
+    async def _check_feed(self, tally: Tally) -> None:
+        if self._recheck is None:
+            return
+        self._last_feed_check = time.monotonic()
+        unheard = await self._recheck.check()
+        self._require_in_sync()
+        if unheard is None:
+            return
+        tally.compared = unheard.compared
+        if not unheard.total:
+            return
+        tally.found[Reason.UNHEARD] += unheard.total
+        self.found[Reason.UNHEARD] += unheard.total
+        for reconciler, keys in unheard.keys.items():
+            held = reconciler.held_paths(keys)
+            for finding in self._findings(reconciler, Reason.UNHEARD, keys, np.zeros_like(held), held):
+                tally.rows.append(finding)
+                self.findings.append(finding)
+        if self.repair:
+            self.repaired += unheard.total
+            await self.pipeline.resync()
 
     # -- by look-ups -----------------------------------------------------------------------------
 

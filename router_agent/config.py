@@ -448,6 +448,11 @@ class AuditConfig(_Model):
             "routes.",
         )
     )
+    feed_seconds: Annotated[float, Field(strict=True, ge=0, le=31_536_000, allow_inf_nan=False)] = Field(
+        default=600.0,
+        description="Least time between two comparisons of what the agent knows with the kernel's own table, "
+        "for changes that it was never told of; 0 compares only when asked to.",
+    )
 
 
 class PipelineConfig(_Model):

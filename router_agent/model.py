@@ -90,6 +90,8 @@ class Reason(StrEnum):
     """The FIB acknowledged it and holds it no longer; somebody else removed it."""
     ALTERED = "altered"
     """The FIB acknowledged it and holds other paths; somebody else changed it."""
+    UNHEARD = "unheard"
+    """The feed's source changed it and the agent was never told."""
     STALE = "stale"
     """Nobody wants it and the FIB holds it under our name. The one reason that is no wanted route's."""
 

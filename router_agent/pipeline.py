@@ -141,6 +141,8 @@ class Pipeline:
         self.lags = Lags()
         self.last_snapshot: float | None = None
         self.in_sync_since: float | None = None
+        self.heard: Callable[[Reconciler, U64], None] | None = None
+        """Told of every prefix that the feed tells of, when set."""
         self.shortage: str | None = None
         """Why the FIB is given no more routes; None when it is."""
         self.neighbours_known: dict[tuple[int, bytes], bytes] = {}
@@ -201,6 +203,8 @@ class Pipeline:
         if reconciler is None:
             return
         self.counts.route_events += int((batch.operations != Operation.FOUND).sum())
+        if self.heard is not None:
+            self.heard(reconciler, batch.keys)
         changed = reconciler.rib.apply(batch)
         if confirmer := self.confirmers.get(reconciler):
             # The same path as before asks for an answer, too.

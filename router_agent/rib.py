@@ -180,6 +180,45 @@ class Rib:
             at = int(self._chains.next[at])
         return found
 
+    def find(self, keys: U64, metrics: U32) -> I32:
+        """Return the number of the candidate with each key and metric, -1 where there is none."""
+        found: I32 = np.full(len(keys), _NONE, np.int32)
+        rows = self.prefixes.find(keys)
+        known = np.flatnonzero(rows >= 0)
+        _, at = self._walk(rows[known], metrics[known])
+        same = at >= 0
+        same[same] = self._chains.metric[at[same]] == metrics[known[same]]
+        found[known[same]] = at[same]
+        return found
+
+    def leads(self, candidates: I32, paths: U32) -> Mask:
+        """Tell which candidates (-1: none) lead to these path ids."""
+        same: Mask = candidates >= 0
+        same[same] = self._chains.path[candidates[same]] == paths[same]
+        return same
+
+    def no_rows(self) -> Mask:
+        """Return marks of candidates, none of them set; see `marked`."""
+        return np.zeros(self._chains.top, np.bool_)
+
+    def marked(self, marks: Mask, candidates: I32) -> Mask:
+        """Return the marks with these candidates' set."""
+        if self._chains.top > len(marks):
+            marks = np.concatenate((marks, np.zeros(self._chains.top - len(marks), np.bool_)))
+        marks[candidates] = True
+        return marks
+
+    def is_marked(self, marks: Mask, candidates: I32) -> Mask:
+        """Tell which candidates (-1: none) are marked."""
+        known: Mask = (candidates >= 0) & (candidates < len(marks))
+        known[known] = marks[candidates[known]]
+        return known
+
+    def unmarked(self, marks: Mask) -> U64:
+        """Return the keys of the candidates that are not marked; of one prefix there may be several."""
+        rows = self._chains.in_use().astype(np.int32)
+        return self.prefixes.keys(self._chains.owner[rows[~self.is_marked(marks, rows)]])
+
     def apply(self, batch: RouteBatch) -> U64:
         """Take a batch in its order; return the keys whose best route is another one now."""
         if not len(batch):

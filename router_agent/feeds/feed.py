@@ -6,7 +6,7 @@ What becomes of them it learns only if it is a `Teller`, which passes that on to
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Protocol, runtime_checkable
 
 from router_agent.model import U32, Family, Link, Mask, Neighbour, Outcomes, PathSet, RouteBatch
@@ -87,6 +87,24 @@ class Feed(Protocol):
     @property
     def spaces(self) -> Sequence[tuple[Family, int]]:
         """The (family, table) pairs this feed follows."""
+
+
+@runtime_checkable
+class Rereadable(Protocol):
+    """A feed whose source can be read once more, beside the events."""
+
+    async def reread(self, take: Callable[[RouteBatch], None], *, pause_seconds: float) -> bool:
+        """Read every table and hand over what is there; return whether the reading was clean.
+
+        Path ids are the feed's, and may be given up soon after: compare them at once.
+
+        Args:
+            take: called with each part.
+            pause_seconds: waited after each part.
+        """
+
+    def read_waiting_events(self) -> None:
+        """Tell the sink of every event that the source has sent so far."""
 
 
 @runtime_checkable

@@ -23,7 +23,7 @@ import errno
 import logging
 import struct
 from collections import Counter, deque
-from collections.abc import AsyncIterator, Callable, Iterable, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterable, Sequence
 from contextlib import ExitStack, aclosing, asynccontextmanager, closing, suppress
 from dataclasses import replace
 
@@ -31,7 +31,7 @@ import numpy as np
 
 from router_agent.feeds.feed import FeedError, Sink
 from router_agent.feeds.solicit import Hop, Solicitor, hops_of
-from router_agent.model import U8, U32, Family, Mask, Neighbour, PathSet
+from router_agent.model import U8, U32, Family, Mask, Neighbour, PathSet, RouteBatch
 from router_agent.namespaces import NamespaceError, Watch
 from router_agent.netlink import constants as c
 from router_agent.netlink.links import LINK_REQUEST, LinkState, address_request, parse_address, parse_link
@@ -67,6 +67,7 @@ _ROUTES = (c.RTM_NEWROUTE, c.RTM_DELROUTE)
 _SMALL_DUMP_TRIES = 5
 _MOST_FILTERED_DUMPS = 8
 """A dump that the kernel filters by protocol costs it a walk of the table, but sends only what is wanted."""
+_MOST_BURSTS = 64
 _BURST_READS = 16
 """Reads of up to 128 events before other tasks get a turn."""
 _BACKOFF_SECONDS = (0.05, 0.2, 1.0, 5.0)
@@ -118,13 +119,8 @@ class KernelFeed:
         self._chunk_bytes = chunk_bytes
         self._paths = PathIds()
         self._nexthops = NexthopTable()
-        self._decoder = RouteDecoder(
-            tables=self._tables,
-            protocols=protocols,
-            ignored=ignore_protocols,
-            paths=self._paths,
-            knows_nexthop=self._nexthops.__contains__,
-        )
+        self._ignored = ignore_protocols
+        self._decoder = self._new_decoder()
         self._links: dict[int, LinkState] = {}
         self._addresses: dict[int, set[bytes]] = {}
         self._neighbours: dict[tuple[int, bytes], bytes] = {}
@@ -136,6 +132,7 @@ class KernelFeed:
         self._broken = asyncio.Event()
         self._overruns = 0
         self._events_socket: EventSocket | None = None
+        self._sink: Sink | None = None
         self._further_hops = further_hops
         self._solicitor = Solicitor(namespace, self._unresolved_hops) if solicit else None
         self.resyncs: Counter[str] = Counter()
@@ -169,6 +166,15 @@ class KernelFeed:
         """See `Feed`."""
         return self._decoder.skipped
 
+    def _new_decoder(self) -> RouteDecoder:
+        return RouteDecoder(
+            tables=self._tables,
+            protocols=self._protocols,
+            ignored=self._ignored,
+            paths=self._paths,
+            knows_nexthop=self._nexthops.__contains__,
+        )
+
     def drops(self) -> int:
         """Return how many events the kernel has dropped since `run` began."""
         return self._events_socket.drops() if self._events_socket else 0
@@ -193,6 +199,31 @@ class KernelFeed:
     def resync(self) -> None:
         """See `Feed`."""
         self._want("asked for")
+
+    async def reread(self, take: Callable[[RouteBatch], None], *, pause_seconds: float) -> bool:
+        """See `Rereadable`. A kernel waits with the rest of a dump until it is asked for."""
+        decoder, dumps = self._new_decoder(), DumpSocket(self._namespace)
+        try:
+            for family, table in self.spaces:
+                for only in self._dumped_protocols:
+                    async with aclosing(self._dumped(dumps, decoder, family, table, only)) as batches:
+                        async for batch in batches:
+                            take(batch)
+                            await asyncio.sleep(pause_seconds)
+        except (DumpInterruptedError, NetlinkError, NetlinkDecodeError) as error:
+            _log.info("reading the kernel's routes once more broke off: %s", error)
+            return False
+        finally:
+            dumps.close()
+        return self._backlog is None
+
+    def read_waiting_events(self) -> None:
+        """See `Rereadable`."""
+        if self._events_socket is None or self._sink is None or self._backlog is not None:
+            return
+        for _ in range(_MOST_BURSTS):
+            if not self._read_events(self._events_socket, self._sink):
+                return
 
     async def run(self, sink: Sink) -> None:
         """See `Feed`."""
@@ -242,12 +273,12 @@ class KernelFeed:
             for descriptor, step in steps.items():
                 loop.add_reader(descriptor, guarded(step, descriptor))
                 stack.callback(loop.remove_reader, descriptor)
-            self._events_socket = events
+            self._events_socket, self._sink = events, sink
             try:
                 async with self._soliciting():
                     await self._keep_reading(events, sink)
             finally:
-                self._events_socket = None
+                self._events_socket = self._sink = None
                 self._backlog = None
 
     @asynccontextmanager
@@ -362,16 +393,23 @@ class KernelFeed:
     async def _dump_protocol(
         self, dumps: DumpSocket, sink: Sink, family: Family, table: int, only: int
     ) -> None:
+        async with aclosing(self._dumped(dumps, self._decoder, family, table, only)) as batches:
+            async for batch in batches:
+                sink.routes(batch)
+                if self._doubt:
+                    raise EventsLostError(self._doubt)
+
+    async def _dumped(
+        self, dumps: DumpSocket, decoder: RouteDecoder, family: Family, table: int, only: int
+    ) -> AsyncGenerator[RouteBatch, None]:
         body = _RTMSG.pack(family, 0, 0, 0, table if table < 256 else 0, only, 0, 0, 0)
         body += attribute(c.RTA_TABLE, table.to_bytes(4, "little"))
         try:
             async with aclosing(dumps.dump(c.RTM_GETROUTE, body, chunk_bytes=self._chunk_bytes)) as chunks:
                 async for messages in chunks:
                     _check_types(messages, c.RTM_NEWROUTE)
-                    for batch in self._decoder.decode(messages):
-                        sink.routes(batch)
-                    if self._doubt:
-                        raise EventsLostError(self._doubt)
+                    for batch in decoder.decode(messages):
+                        yield batch
         except NetlinkError as error:
             # a table nobody has written to does not exist yet
             if error.number != errno.ENOENT:

@@ -310,6 +310,7 @@ class AuditStatus(_Answer):
         last_pass_age_seconds: since the last pass ended; None before the first.
         last_pass_seconds: how long it took.
         checked: prefixes it looked at.
+        compared: routes of the feed's source that the agent's were compared with in it; 0 when they were not.
         covered: of these, those that another owner's entry beats in the FIB.
         unexplained: entries of the FIB that are neither ours nor others' when it was last read in full.
         found: prefixes found wrong since the agent started, by reason.
@@ -325,6 +326,7 @@ class AuditStatus(_Answer):
     last_pass_age_seconds: float | None = None
     last_pass_seconds: float | None = None
     checked: int = 0
+    compared: int = 0
     covered: int = 0
     unexplained: int = 0
     found: Mapping[Reason, int] = Field(default_factory=dict)

@@ -158,6 +158,7 @@ def _why(reason: Reason, detail: str | None) -> str:
         Reason.OVER_CAPACITY: "the FIB has no room for it",
         Reason.LOST: "the FIB took it and somebody removed it",
         Reason.ALTERED: "the FIB took it and somebody changed it",
+        Reason.UNHEARD: "the feed's source changed it and the agent was never told",
         Reason.STALE: "nobody wants it and the FIB holds it",
     }[reason]
     return f"{words}, {detail}" if detail else words

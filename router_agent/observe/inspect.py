@@ -120,6 +120,7 @@ def audit_status(audit: Audit) -> AuditStatus:
         last_pass_age_seconds=None if audit.last_ended is None else now - audit.last_ended,
         last_pass_seconds=last.seconds if last else None,
         checked=last.checked if last else 0,
+        compared=last.compared if last else 0,
         covered=last.covered if last else 0,
         unexplained=last.unexplained if last else 0,
         found=dict(audit.found),

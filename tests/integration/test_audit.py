@@ -7,9 +7,14 @@ report was asked for; and what the pipeline itself is writing is never taken for
 from __future__ import annotations
 
 import asyncio
+import ctypes
+import os
 import random
+import socket
+import struct
 import tempfile
 from collections.abc import Iterator
+from contextlib import contextmanager
 from ipaddress import ip_address, ip_network
 from pathlib import Path as FilePath
 
@@ -17,6 +22,7 @@ import numpy as np
 import pytest
 
 from router_agent.audit import Audit, AuditBrokenOffError
+from router_agent.feeds.kernel import KernelFeed
 from router_agent.fibs.vpp import VppFib
 from router_agent.model import (
     ABSENT,
@@ -40,6 +46,8 @@ pytestmark = [pytest.mark.root, pytest.mark.vpp]
 ROUTES = 3_000
 PORTS = {"left": "loop0", "right": "loop1"}
 FAST = 100_000.0
+SO_ATTACH_FILTER, SO_DETACH_FILTER = 26, 27
+"""asm-generic/socket.h; not in Python's socket module."""
 BLACKHOLE = PathSet(RouteType.BLACKHOLE)
 
 
@@ -213,6 +221,59 @@ def churn(namespace: str, rounds: int) -> None:
         ip(namespace, *(f"route replace {prefix(n)} via 10.0.{(n + number) % 2}.9" for n in numbers))
         ip(namespace, *(f"route del {prefix(n)}" for n in numbers[: ROUTES // 2]))
     ip(namespace, *(f"route replace {prefix(n)} via 10.0.{n % 2}.9" for n in numbers))
+
+
+@contextmanager
+def deaf(pipeline: Pipeline) -> Iterator[None]:
+    """Keep every event from the feed, without a loss that the kernel would report, by its socket's filter."""
+    assert isinstance(pipeline.feed, KernelFeed)
+    assert pipeline.feed._events_socket is not None
+    drop_all = ctypes.create_string_buffer(struct.pack("HBBI", 0x06, 0, 0, 0))  # BPF_RET | BPF_K, 0 bytes
+    program = struct.pack("HL", 1, ctypes.addressof(drop_all))
+    with socket.socket(fileno=os.dup(pipeline.feed._events_socket.fileno())) as events:
+        events.setsockopt(socket.SOL_SOCKET, SO_ATTACH_FILTER, program)
+        yield
+        events.setsockopt(socket.SOL_SOCKET, SO_DETACH_FILTER, 0)
+
+
+async def test_changes_of_the_kernel_that_nobody_reported_are_found(namespace: str, vpp: VppProcess) -> None:
+    async with running(between(namespace, vpp)) as pipeline, Intruder(vpp.api_socket) as intruder:
+        audit = audit_of(pipeline)
+        clean = await audit.check(FAST, feed=True)
+        assert not clean.found
+        assert clean.compared >= ROUTES + ROUTES // 10
+        before = await intruder.routes()
+        overruns = pipeline.feed.overruns
+        with deaf(pipeline):
+            ip(namespace, f"route del {prefix(1)}", f"route del {prefix6(1)}")
+            ip(namespace, f"route replace {prefix(2)} via 10.0.1.9", "route add 77.0.0.0/16 via 10.0.0.9")
+            ip(namespace, f"route add {prefix(3)} via 10.0.0.9 metric 5")
+        await in_sync(pipeline)
+        assert await intruder.routes() == before
+        assert pipeline.feed.overruns == overruns
+        found = await audit.check(FAST, feed=True)
+        assert found.found == {Reason.UNHEARD: 5}
+        assert {r.prefix for r in found.rows} == {prefix(1), prefix6(1), prefix(2), "77.0.0.0/16", prefix(3)}
+        await in_sync(pipeline)
+        after = await intruder.routes()
+        assert after.keys() == (before.keys() - {prefix(1), prefix6(1)}) | {"77.0.0.0/16"}
+        assert after[prefix(2)] != before[prefix(2)]
+        assert not (await audit.check(FAST, feed=True)).found
+
+
+async def test_churn_in_the_kernel_is_never_taken_for_an_unheard_change(
+    namespace: str, vpp: VppProcess
+) -> None:
+    async with running(between(namespace, vpp)) as pipeline:
+        audit = audit_of(pipeline)
+        churning = asyncio.create_task(asyncio.to_thread(churn, namespace, rounds=6))
+        while not churning.done():
+            assert not (await audit.check(FAST, feed=True)).found
+        await churning
+        await in_sync(pipeline)
+        settled = await audit.check(FAST, feed=True)
+        assert not settled.found
+        assert settled.compared >= ROUTES
 
 
 async def test_an_audit_ends_with_the_vpp_it_asks(namespace: str, vpp: VppProcess) -> None:
