@@ -67,6 +67,8 @@ class Tally:
     compared: int = 0
     """Routes of the feed's source that the RIB was compared with; 0 when it was not."""
     found: Counter[Reason] = field(default_factory=Counter)
+    shared: int = 0
+    """Next-hop entries, which routes lead through, that were not as written."""
     unexplained: int = 0
     """Entries that VPP has beyond ours and those of other owners known at the last full reading."""
     rows: list[AuditFinding] = field(default_factory=list)
@@ -101,6 +103,7 @@ class Audit:
         self.readings = 0
         self.found: Counter[Reason] = Counter()
         self.repaired = 0
+        self.shared = 0
         self.findings: deque[AuditFinding] = deque(maxlen=FINDINGS_KEPT)
         self.last: Tally | None = None
         self.last_ended: float | None = None
@@ -148,6 +151,7 @@ class Audit:
         if self.pipeline.fib.cheap_to_read:
             await self._read_everything(tally)
         else:
+            await self._check_shared(tally)
             pace = _Pace(rate)
             for reconciler in self.pipeline.reconcilers.values():
                 await self._look_up_everything(reconciler, pace, tally)
@@ -219,6 +223,18 @@ class Audit:
         if self.repair:
             self.repaired += unheard.total
             await self.pipeline.resync()
+
+    # -- what routes share -----------------------------------------------------------------------
+
+    async def _check_shared(self, tally: Tally) -> None:
+        """See to what routes lead through before the routes: one entry may be a million of them."""
+        async with self.pipeline.quiet:
+            self._require_in_sync()
+            tally.shared = await self.pipeline.fib.check_shared(repair=self.repair)
+        if not tally.shared:
+            return
+        _log.warning("%s: audit found %d next-hop entries altered or lost", self.pipeline.name, tally.shared)
+        self.shared += tally.shared
 
     # -- by look-ups -----------------------------------------------------------------------------
 

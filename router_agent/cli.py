@@ -38,7 +38,15 @@ if TYPE_CHECKING:
 
     from router_agent.config import Config
     from router_agent.control import ControlClient
-    from router_agent.observe.answers import Audit, Explanation, PipelineStatus, RouteRow, Status, Step
+    from router_agent.observe.answers import (
+        Audit,
+        Explanation,
+        PipelineAudit,
+        PipelineStatus,
+        RouteRow,
+        Status,
+        Step,
+    )
 
 CONFIG = Path("/etc/router-agent/agent.yaml")
 SOCKET = Path("/run/router-agent/control.sock")
@@ -441,7 +449,7 @@ def _print_audit(answer: Audit) -> None:
         counts.add_row(
             *(pipeline.pipeline, status.action),
             "none yet" if age is None or took is None else f"{age:.0f} s ago, took {took:.1f} s",
-            ", ".join(f"{reason} {count:,}" for reason, count in pipeline.found.items()) or "nothing",
+            _found_words(pipeline),
             *(f"{number:,}" for number in numbers),
         )
         for row in pipeline.rows:
@@ -475,6 +483,12 @@ def _with_control_plane(explanation: Explanation, vtysh: Sequence[str]) -> Expla
             )
         found.append(pipeline.model_copy(update={"steps": before + pipeline.steps}))
     return explanation.model_copy(update={"pipelines": tuple(found)})
+
+
+def _found_words(pipeline: PipelineAudit) -> str:
+    words = [f"{reason} {count:,}" for reason, count in pipeline.found.items()]
+    words += [f"next-hop entries {pipeline.shared:,}"] if pipeline.shared else []
+    return ", ".join(words) or "nothing"
 
 
 def _print_explanation(explanation: Explanation) -> None:

@@ -144,6 +144,16 @@ class Fib(Protocol):
             FibLostError: the FIB went away.
         """
 
+    async def check_shared(self, *, repair: bool) -> int:
+        """Compare what many routes share (next-hop entries) with what was written; return how many are wrong.
+
+        Args:
+            repair: write them again.
+
+        Raises:
+            FibLostError: the FIB went away.
+        """
+
     async def entries(self, family: Family, table: int) -> I64 | None:
         """Return how many entries of each length the table has, of all owners; None where nobody counts.
 

@@ -256,6 +256,10 @@ class KernelFib:
         """See `Fib`. How the kernel resolves it is told by ``ip route get``, to whoever asks."""
         return Forwarding(path=int((await self.look_up(family, table, key)).paths[0]))
 
+    async def check_shared(self, *, repair: bool) -> int:  # noqa: ARG002 - nothing is shared
+        """See `Fib`. Every route of a kernel FIB names its legs itself."""
+        return 0
+
     async def entries(self, family: Family, table: int) -> I64 | None:  # noqa: ARG002 - nobody counts
         """See `Fib`."""
         return None

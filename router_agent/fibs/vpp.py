@@ -264,6 +264,22 @@ class VppFib:
         found.paths = self._numbering.from_codec(family, found.paths)
         return found
 
+    async def check_shared(self, *, repair: bool) -> int:
+        """Read the next-hop tables, which are small; see `Fib`.
+
+        Raises:
+            FibLostError: VPP went away.
+        """
+        next_hops = self._open_next_hops()
+        await next_hops.settled()
+        for family in next_hops.tables:
+            await next_hops.read(family)
+        wrong = len(list(self._entries.due()))
+        if wrong and repair:
+            next_hops.post()
+            await next_hops.settled()
+        return wrong
+
     async def entries(self, family: Family, table: int) -> I64:
         """Return VPP's own count of entries by prefix length, which it keeps: no table is walked for it.
 

@@ -315,6 +315,7 @@ class AuditStatus(_Answer):
         unexplained: entries of the FIB that are neither ours nor others' when it was last read in full.
         found: prefixes found wrong since the agent started, by reason.
         repaired: of these, those that were written again.
+        shared: next-hop entries, which routes lead through, found altered or lost since the agent started.
         standing: wanted routes that are wrong now and left so, because the action is ``report``.
     """
 
@@ -331,6 +332,7 @@ class AuditStatus(_Answer):
     unexplained: int = 0
     found: Mapping[Reason, int] = Field(default_factory=dict)
     repaired: int = 0
+    shared: int = 0
     standing: int = 0
 
 
@@ -341,12 +343,14 @@ class PipelineAudit(_Answer):
     status: AuditStatus
     found: Mapping[Reason, int] = Field(default_factory=dict)
     """In this pass, or the last one."""
+    shared: int = 0
+    """Next-hop entries that were altered or lost in it."""
     rows: tuple[AuditFinding, ...] = ()
 
     @property
     def total(self) -> int:
-        """How many prefixes were wrong."""
-        return sum(self.found.values())
+        """How many prefixes and next-hop entries were wrong."""
+        return sum(self.found.values()) + self.shared
 
 
 class Audit(_Answer):

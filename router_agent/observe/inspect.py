@@ -125,6 +125,7 @@ def audit_status(audit: Audit) -> AuditStatus:
         unexplained=last.unexplained if last else 0,
         found=dict(audit.found),
         repaired=audit.repaired,
+        shared=audit.shared,
         standing=sum(len(r.drifted) for r in audit.pipeline.reconcilers.values()),
     )
 
@@ -137,6 +138,7 @@ def pipeline_audit(audit: Audit, tally: Tally | None) -> PipelineAudit:
         pipeline=audit.pipeline.name,
         status=audit_status(audit),
         found=dict(shown.found) if shown else {},
+        shared=shown.shared if shown else 0,
         rows=tuple(rows),
     )
 

@@ -30,17 +30,17 @@ class Intruder:
     async def __aexit__(self, *_: object) -> None:
         await self.session.close()
 
-    async def put(self, prefixes: list[str], paths: PathSet | None) -> None:
+    async def put(self, prefixes: list[str], paths: PathSet | None, table: int = 0) -> None:
         keys = keys_of([ip_network(p) for p in prefixes])
         family = Family.IPV4 if keys.shape[1] == 1 else Family.IPV6
         number = ABSENT if paths is None else self._sets.id(paths)
         ids: U32 = np.full(len(keys), number, np.uint32)
-        assert not (await self._codec.write(family, 0, keys, ids, 1000)).any()
+        assert not (await self._codec.write(family, table, keys, ids, 1000)).any()
 
-    async def routes(self) -> dict[str, PathSet]:
+    async def routes(self, table: int = 0) -> dict[str, PathSet]:
         found = {}
         for family in Family:
-            for keys, paths in await self._codec.read(family, 0):
+            for keys, paths in await self._codec.read(family, table):
                 for p, number in zip(prefixes_of(keys), paths.tolist(), strict=True):
                     found[str(p)] = self._sets[number]
         return found

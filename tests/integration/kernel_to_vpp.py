@@ -45,12 +45,14 @@ def ports_in_namespace(*ports: str) -> Iterator[str]:
         subprocess.run(["ip", "netns", "del", name], check=True)
 
 
-def new_pipeline(namespace: str, vpp: VppProcess, interfaces: Mapping[str, str]) -> Pipeline:
+def new_pipeline(
+    namespace: str, vpp: VppProcess, interfaces: Mapping[str, str], *, recursion: bool = False
+) -> Pipeline:
     """A pipeline from the namespace's main table into VPP's table 0."""
     return Pipeline(
         name="t",
         feed=KernelFeed(namespace=namespace, tables=(254,), resync_interval_seconds=0.1),
-        fib=VppFib(api_socket=vpp.api_socket, interfaces=interfaces),
+        fib=VppFib(api_socket=vpp.api_socket, interfaces=interfaces, recursion=recursion),
         tables={254: 0},
     )
 

@@ -36,6 +36,7 @@ from router_agent.model import (
 from router_agent.observe import inspect
 from router_agent.observe.answers import State
 from router_agent.pipeline import Pipeline
+from router_agent.vpp.next_hops import DEFAULT_TABLE
 from router_agent.vpp.process import VppProcess
 
 from .intruder import Intruder
@@ -119,6 +120,29 @@ async def test_what_another_client_did_is_found_with_its_reason_and_repaired(
         assert await intruder.routes() == before
         assert not (await audit.check(FAST)).found
         assert audit.repaired == 13
+
+
+async def test_next_hop_entries_and_routes_through_them_are_audited_alike(
+    namespace: str, vpp: VppProcess
+) -> None:
+    pipeline = new_pipeline(namespace, vpp, PORTS, recursion=True)
+    async with running(pipeline), Intruder(vpp.api_socket) as intruder:
+        audit = audit_of(pipeline)
+        clean = await audit.check(FAST)
+        assert (clean.found, clean.shared) == ({}, 0)
+        before, entries = await intruder.routes(), await intruder.routes(DEFAULT_TABLE)
+        assert len(entries) >= 4
+        four = sorted(p for p in entries if "." in p)
+        await intruder.put(four[:1], BLACKHOLE, DEFAULT_TABLE)
+        await intruder.put(four[1:2], None, DEFAULT_TABLE)
+        await intruder.put([prefix(7)], None)
+        found = await audit.check(FAST)
+        assert (found.shared, found.found) == (2, {Reason.LOST: 1})
+        await in_sync(pipeline)
+        assert await intruder.routes(DEFAULT_TABLE) == entries
+        assert await intruder.routes() == before
+        again = await audit.check(FAST)
+        assert (again.found, again.shared) == ({}, 0)
 
 
 async def test_stale_routes_raise_a_doubt_that_a_full_reading_settles(
