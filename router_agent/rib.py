@@ -372,8 +372,13 @@ class Rib:
         return best
 
     def _rows_using(self, paths: U32) -> I64:
-        rows = self._chains.in_use()
-        return rows[np.isin(self._chains.path[rows], paths)]
+        chains = self._chains
+        held = chains.path[: chains.top]
+        highest = max(int(held.max(initial=0)), int(paths.max(initial=0)))
+        asked = np.zeros(highest + 1, np.bool_)
+        asked[paths] = True
+        asked[ABSENT] = False  # rows that are free
+        return np.flatnonzero(asked[held])
 
     def _drop(self, rows: I64) -> U64:
         """Delete candidates by row; of one prefix there may be several."""

@@ -267,8 +267,8 @@ async def compare_vpp(
     """Compare the kernel's routes with those of a source in VPP; return also VPP's interfaces."""
     from router_agent.config import ROUTE_PROTOCOLS
     from router_agent.fibs.fib import FibError
-    from router_agent.model import Family, Interner, PathSet
-    from router_agent.vpp.routes import RouteCodec
+    from router_agent.model import Family
+    from router_agent.vpp.resolved import ResolvedReader
     from router_agent.vpp.session import VppSession
 
     followed = [ROUTE_PROTOCOLS[name] if name in ROUTE_PROTOCOLS else int(name) for name in protocols]
@@ -283,11 +283,6 @@ async def compare_vpp(
                 "sw_interface_details": ("sw_if_index", "interface_name", "flags"),
             }
         )
-        sources = {str(s.src.name): int(s.src.id) for s in await session.call("fib_source_dump")}
-        if source not in sources:
-            raise ReadError(
-                f"VPP: found no FIB source {source}, expected the agent's; see that the agent runs"
-            )
         details = await session.call("sw_interface_dump", sw_if_index=0xFFFFFFFF)
         found = {
             str(d.interface_name): {"up": bool(d.flags & 1), "carrier": bool(d.flags & 2)} for d in details
@@ -296,14 +291,14 @@ async def compare_vpp(
         names = {
             int(d.sw_if_index) + 1: theirs.get(str(d.interface_name), str(d.interface_name)) for d in details
         }
-        interner: Interner[PathSet] = Interner()
-        codec = RouteCodec(session, sources[source], interner)
+        reader = ResolvedReader(session, source)
+        await reader.open()
         comparison = {}
         for family in Family:
             key = "ipv4" if family is Family.IPV4 else "ipv6"
-            chunks = await codec.read(family, 0)
+            chunks = [(keys, paths) for keys, paths, _ in await reader.read(family, 0)]
             wanted = forwarded(best(kernel_routes(kernel_lines(key, followed)), key), interfaces)
-            comparison[key] = compare(wanted, vpp_routes(chunks, interner, names))
+            comparison[key] = compare(wanted, vpp_routes(chunks, reader, names))
     except FibError as error:
         raise ReadError(f"VPP: {error}") from error
     finally:
@@ -311,12 +306,12 @@ async def compare_vpp(
     return comparison, found
 
 
-def vpp_routes(chunks: Iterable[Any], interner: Any, names: Mapping[int, str]) -> Iterator[Route]:
+def vpp_routes(chunks: Iterable[Any], path_sets: Any, names: Mapping[int, str]) -> Iterator[Route]:
     """Yield VPP's routes.
 
     Args:
-        chunks: columns of keys and path ids, as `router_agent.vpp.routes` reads them.
-        interner: what the path ids stand for.
+        chunks: columns of keys and path ids, as `router_agent.vpp.resolved` reads them.
+        path_sets: what the path ids stand for.
         names: interface number in the path sets to its name in Linux.
     """
     from router_agent.model import prefixes_of
@@ -325,7 +320,7 @@ def vpp_routes(chunks: Iterable[Any], interner: Any, names: Mapping[int, str]) -
     for keys, paths in chunks:
         for prefix, number in zip(prefixes_of(keys), paths.tolist(), strict=True):
             if number not in known:
-                known[number] = _vpp_legs(interner[number], names)
+                known[number] = _vpp_legs(path_sets[number], names)
             yield str(prefix), known[number]
 
 

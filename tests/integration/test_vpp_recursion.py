@@ -31,6 +31,7 @@ import pytest
 
 from router_agent.audit import Audit
 from router_agent.feeds.kernel import KernelFeed
+from router_agent.fibs.fib import FibError
 from router_agent.fibs.vpp import DEFAULT_SOURCE, VppFib
 from router_agent.model import Changes, Family, Interner, Link, Neighbour, Path, PathSet, RouteType, v4_keys
 from router_agent.namespaces import inside
@@ -592,7 +593,7 @@ async def until_held_or_absent(plant: Plant) -> Held:
     """Return as soon as the agent's source is there and has routes."""
     async with asyncio.timeout(SECONDS):
         while True:
-            with suppress(KeyError):
+            with suppress(FibError):
                 held = await plant.held()
                 if held.recursive:
                     return held

@@ -1,13 +1,13 @@
-"""What a VPP holds of one FIB source: read over a session of a test's own, followed through entries."""
+"""What a VPP holds of one FIB source, read over a session of a test's own and followed through entries."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from router_agent.model import Family, Interner, PathSet, prefixes_of
-from router_agent.vpp.next_hops import entry_numbers, entry_of, find_tables
-from router_agent.vpp.routes import RouteCodec
+from router_agent.model import Family, PathSet, prefixes_of
+from router_agent.vpp.next_hops import entry_of
+from router_agent.vpp.resolved import ResolvedReader
 from router_agent.vpp.session import VppSession
 
 
@@ -37,23 +37,18 @@ async def read(api_socket: Path, source: str, table: int = 0) -> Held:
     session = VppSession(api_socket=api_socket, name="test-reader")
     await session.open()
     try:
-        held = Held()
-        sources = {entry.src.name: int(entry.src.id) for entry in await session.call("fib_source_dump")}
+        reader = ResolvedReader(session, source)
+        await reader.open()
         dump = await session.call("sw_interface_dump")
-        held.names = {int(entry.sw_if_index) + 1: str(entry.interface_name) for entry in dump}
-        tables = await find_tables(session, source)
-        sets: Interner[PathSet] = Interner()
-        codec = RouteCodec(session, sources[source], sets, tables)
-        for family, number in tables.items():
-            for keys, paths in await codec.read(family, number):
-                numbers = zip(entry_numbers(family, keys), paths.tolist(), strict=True)
-                held.entries |= {(family, entry): sets[path] for entry, path in numbers}
+        held = Held(
+            entries=reader.entries,
+            names={int(entry.sw_if_index) + 1: str(entry.interface_name) for entry in dump},
+        )
         for family in Family:
-            for keys, paths in await codec.read(family, table):
-                for prefix, path in zip(prefixes_of(keys), paths.tolist(), strict=True):
-                    entry = entry_of(family, sets[path])
-                    held.routes[str(prefix)] = sets[path] if entry is None else held.entries[entry]
-                    if entry is not None:
+            for keys, paths, own in await reader.read(family, table):
+                for prefix, path, itself in zip(prefixes_of(keys), paths.tolist(), own.tolist(), strict=True):
+                    held.routes[str(prefix)] = reader[path]
+                    if entry_of(family, reader[itself]) is not None:
                         held.recursive.add(str(prefix))
         return held
     finally:

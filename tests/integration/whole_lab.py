@@ -21,12 +21,12 @@ from router_agent.lab.lab import Lab
 from router_agent.lab.plan import PORTS
 from router_agent.lab.plane import PROTOCOL, SOURCE, VppPlane
 from router_agent.lab.table import Table, generated_table
-from router_agent.model import Family, Interner, PathSet, RouteType, prefixes_of
+from router_agent.model import Family, PathSet, RouteType, prefixes_of
 from router_agent.namespaces import inside
 from router_agent.observe.answers import PipelineStatus, State
 from router_agent.traffic.background import BackgroundTraffic
 from router_agent.traffic.scenario import Destinations, Scenario
-from router_agent.vpp.routes import RouteCodec
+from router_agent.vpp.resolved import ResolvedReader
 from router_agent.vpp.session import VppSession
 
 FULL = bool(os.environ.get("FULL_TABLE"))
@@ -83,18 +83,17 @@ async def vpp_routes(plane: VppPlane) -> Routes:
     session = VppSession(api_socket=plane.process.api_socket, name="test-reader")
     await session.open()
     try:
-        sources = {entry.src.name: entry.src.id for entry in await session.call("fib_source_dump")}
         names = {
             entry.sw_if_index + 1: entry.interface_name.removeprefix("host-")
             for entry in await session.call("sw_interface_dump")
         }
-        sets: Interner[PathSet] = Interner()
-        codec = RouteCodec(session, sources[SOURCE], sets)
+        reader = ResolvedReader(session, SOURCE)
+        await reader.open()
         found: Routes = {}
         for family in Family:
-            for keys, paths in await codec.read(family, 0):
+            for keys, paths, _ in await reader.read(family, 0):
                 for prefix, path in zip(prefixes_of(keys), paths.tolist(), strict=True):
-                    found[str(prefix)] = _legs(sets[path], names)
+                    found[str(prefix)] = _legs(reader[path], names)
         return found
     finally:
         await session.close()
