@@ -404,7 +404,7 @@ class VppFibConfig(_Model):
     )
     window: Window = Field(default=16_384, description="Most requests that are unanswered at any time.")
     recursion: Bool = Field(
-        default=False,
+        default=True,
         description="Whether routes lead through entries of a next-hop table, one a path set: the loss or "
         "change of a next hop is then one write for all routes.",
     )

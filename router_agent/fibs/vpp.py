@@ -137,7 +137,7 @@ class VppFib:
         source_priority: int = DEFAULT_PRIORITY,
         window: int = DEFAULT_WINDOW,
         tables: Sequence[tuple[Family, int]] = ((Family.IPV4, 0), (Family.IPV6, 0)),
-        recursion: bool = False,
+        recursion: bool = True,
         recursion_table: int = DEFAULT_TABLE,
         stats_socket: FilePath | None = None,
     ) -> None:
