@@ -183,7 +183,13 @@ class FpmFeed:
     async def run(self, sink: Sink) -> None:
         """See `Feed`."""
         self._kernel_read.clear()
-        system = SystemRoutes(self._kernel, self.path_id, sink, lambda: self._kernel_was_read(sink))
+        system = SystemRoutes(
+            self._kernel,
+            self.path_id,
+            sink,
+            read=lambda: self._kernel_was_read(sink),
+            links=lambda links, removed: self._zebra.links(links, removed, sink),
+        )
         with closing(self._listen()) as listener:
             await _first_to_end(self._kernel.run(system), self._accept(listener, sink, system))
 

@@ -29,15 +29,22 @@ class SystemRoutes:
         path_id: gives the outer feed's id of a path set.
         sink: of the outer feed.
         read: called after each clean reading of the kernel.
+        links: called with the links that the sink was told of.
     """
 
     def __init__(
-        self, kernel: KernelFeed, path_id: Callable[[PathSet], int], sink: Sink, read: Callable[[], None]
+        self,
+        kernel: KernelFeed,
+        path_id: Callable[[PathSet], int],
+        sink: Sink,
+        read: Callable[[], None],
+        links: Callable[[Sequence[Link], Sequence[int]], None],
     ) -> None:
         self._kernel = kernel
         self._path_id = path_id
         self._sink = sink
         self._read = read
+        self._links = links
         self._ribs = {space: Rib(space[0], kernel) for space in kernel.spaces}
 
     def everything(self) -> Iterator[RouteBatch]:
@@ -79,6 +86,7 @@ class SystemRoutes:
     def links(self, links: Sequence[Link], removed: Sequence[int]) -> None:
         """See `Sink`."""
         self._sink.links(links, removed)
+        self._links(links, removed)
 
     def neighbours(self, learned: Sequence[Neighbour], removed: Sequence[Neighbour]) -> None:
         """See `Sink`."""

@@ -2,6 +2,9 @@
 
 A route that zebra has and that leads nowhere (its group is unknown or cannot be used) is still zebra's: it
 has no legs then, which no FIB takes, so it is reported and not forgotten.
+
+zebra tells of a link that went down a group or a route at a time. Until it does, legs over such a link are
+left out of the paths that have others.
 """
 
 from __future__ import annotations
@@ -14,11 +17,11 @@ import numpy as np
 
 from router_agent.feeds.feed import Sink
 from router_agent.feeds.solicit import Hop, hops_of
-from router_agent.model import U8, U32, Family, PathSet, RouteBatch
+from router_agent.model import U8, U32, Family, Link, PathSet, RouteBatch
 from router_agent.netlink import constants as c
 from router_agent.netlink.messages import Messages
 from router_agent.netlink.nexthops import NexthopTable, parse_nexthop
-from router_agent.netlink.paths import KernelPath, PathIds, path_set_of
+from router_agent.netlink.paths import KernelPath, PathIds, path_set_of, unicast
 from router_agent.netlink.routes import RouteDecoder
 
 _FAMILY_AT = 16
@@ -53,6 +56,7 @@ class ZebraRoutes:
         self.ignored: Counter[str] = Counter()
         self._taken = taken
         self._nexthops = NexthopTable()
+        self._down: set[int] = set()
         self._seen: set[int] = set()
         self._decoder = RouteDecoder(
             tables=tables,
@@ -74,7 +78,30 @@ class ZebraRoutes:
         found = self.paths[path]
         if not found.protocol:
             return path_set_of(found)
-        leads = self._nexthops.resolve(found.nexthop) if found.nexthop else path_set_of(found)
+        return self._without_dead_legs(self._whole(found))
+
+    def _without_dead_legs(self, leads: PathSet) -> PathSet:
+        live = [leg for leg in leads.paths if leg.interface not in self._down]
+        if not live or len(live) == len(leads.paths):
+            return leads
+        return unicast(live) or leads
+
+    def links(self, links: Sequence[Link], removed: Sequence[int], sink: Sink) -> None:
+        """Take note of links, and tell of paths that have legs over those that went down or came up."""
+        down = self._down | {link.index for link in links if not (link.up and link.carrier)} | {*removed}
+        down -= {link.index for link in links if link.up and link.carrier}
+        changed, self._down = down ^ self._down, down
+        concerned = [
+            number
+            for number, path in self.paths.items()
+            if path.protocol and any(leg.interface in changed for leg in self._whole(path).paths)
+        ]
+        if concerned:
+            sink.paths_changed(np.array(concerned, np.uint32))
+
+    def _whole(self, path: KernelPath) -> PathSet:
+        """Return where a path leads, legs over dead links included."""
+        leads = self._nexthops.resolve(path.nexthop) if path.nexthop else path_set_of(path)
         return _NOWHERE if leads is None else leads
 
     def hops(self) -> set[Hop]:

@@ -106,6 +106,31 @@ def test_groups_that_are_not_told_again_go() -> None:
     assert [zebra.resolve(path) for path in paths] == [PathSet(), PathSet.unicast(Path(4, GATEWAY))]
 
 
+def link(index: int, *, up: bool) -> Link:
+    return Link(index, f"p{index}", True, up, bytes(6), 1500)
+
+
+def test_a_dead_link_is_left_out_at_once_where_there_is_another() -> None:
+    zebra, sink = new()
+    both = attribute(c.NHA_GROUP, struct.pack("=IBBHIBBH", 7, 0, 0, 0, 8, 0, 0, 0))
+    told(zebra, sink, single(7, 3), single(8, 4), nexthop(9, both))
+    told(zebra, sink, route(b"\x0a\0\0\0", 9), route(b"\x0a\0\1\0", 7))
+    group, alone = sink.batches[0].paths.tolist()
+    whole = PathSet.unicast(Path(3, GATEWAY), Path(4, GATEWAY))
+    zebra.links([link(3, up=True), link(4, up=True)], [], sink)
+    assert sink.changed == []
+    assert zebra.resolve(group) == whole
+    zebra.links([link(3, up=False)], [], sink)
+    assert sorted(sink.changed) == sorted([group, alone])
+    assert zebra.resolve(group) == PathSet.unicast(Path(4, GATEWAY))
+    # what has no other way stays until zebra says otherwise
+    assert zebra.resolve(alone) == PathSet.unicast(Path(3, GATEWAY))
+    zebra.links([], [4], sink)
+    assert zebra.resolve(group) == whole
+    zebra.links([link(3, up=True)], [], sink)
+    assert zebra.resolve(group) == PathSet.unicast(Path(3, GATEWAY))
+
+
 def test_labelled_paths_and_neighbours_are_passed_over() -> None:
     zebra, sink = new()
     label = bytearray(route(b"\x0a\0\0\0", 7))
