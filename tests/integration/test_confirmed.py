@@ -28,6 +28,8 @@ pytestmark = [
     pytest.mark.root,
     pytest.mark.daemons,
     pytest.mark.skipif(unbuildable() is not None, reason=str(unbuildable())),
+    # The first test of a clean clone builds the root with FRR.
+    pytest.mark.timeout(1200),
 ]
 
 IPV4_PREFIXES, IPV6_PREFIXES = 2_000, 200
