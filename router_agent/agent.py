@@ -153,7 +153,13 @@ class Agent:
                     ErrorKind.UNAVAILABLE,
                     f"{error}{problem}; a comparison means something while it is in sync: try again then",
                 ) from error
-            found.append(inspect.pipeline_audit(audit, tally))
+            answer = inspect.pipeline_audit(audit, tally)
+            feed = {
+                "feed": running.config.feed.kind,
+                "namespace": getattr(running.config.feed, "namespace", None),
+                "tables": tuple(running.config.tables),
+            }
+            found.append(answer.model_copy(update=feed))
         return AuditAnswer(pipelines=tuple(found))
 
     async def explain(self, wanted: ExplainRequest) -> Explanation:

@@ -80,6 +80,7 @@ app.add_typer(show, name="show")
 Socket = Annotated[
     Path, typer.Option("--socket", envvar="ROUTER_AGENT_SOCKET", help="Control socket of the agent.")
 ]
+Vtysh = Annotated[str, typer.Option(envvar="ROUTER_AGENT_VTYSH", help="The command that runs FRR's vtysh.")]
 Json = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 
 
@@ -182,6 +183,10 @@ def audit(
             "meanwhile: 1.3 s at a million routes.",
         ),
     ] = False,
+    bgp: Annotated[
+        bool, typer.Option("--bgp", help="Compare BGP's own table with the kernel's, too.")
+    ] = False,
+    vtysh: Vtysh = "vtysh",
     socket: Socket = SOCKET,
     json: Json = False,
 ) -> None:
@@ -190,6 +195,8 @@ def audit(
 
     with _asking():
         answer = _client(socket).audit(AuditRequest(now=now, full=full))
+        if bgp:
+            answer = _with_bgp(answer, shlex.split(vtysh))
         if json:
             print(answer.model_dump_json(indent=2))
         else:
@@ -200,9 +207,7 @@ def audit(
 @app.command()
 def explain(
     prefix: Annotated[str, typer.Argument(parser=_prefix, help="A prefix, or an address.")],
-    vtysh: Annotated[
-        str, typer.Option(envvar="ROUTER_AGENT_VTYSH", help="The command that runs FRR's vtysh.")
-    ] = "vtysh",
+    vtysh: Vtysh = "vtysh",
     socket: Socket = SOCKET,
     json: Json = False,
 ) -> None:
@@ -432,6 +437,22 @@ def _pipeline_cells(pipeline: PipelineStatus) -> tuple[str, ...]:
     )
 
 
+def _with_bgp(answer: Audit, vtysh: Sequence[str]) -> Audit:
+    """Compare BGP's table with the kernel's main table, for every pipeline that follows it."""
+    from router_agent.model import MAIN_TABLE, Family
+    from router_agent.observe import bgp_table
+
+    found = []
+    for pipeline in answer.pipelines:
+        compared = tuple(
+            bgp_table.compare(family, vtysh=vtysh, table=MAIN_TABLE, namespace=pipeline.namespace)
+            for family in Family
+            if pipeline.feed in _FROM_THE_KERNEL and MAIN_TABLE in pipeline.tables
+        )
+        found.append(pipeline.model_copy(update={"bgp": compared}))
+    return answer.model_copy(update={"pipelines": tuple(found)})
+
+
 def _print_audit(answer: Audit) -> None:
     counts = _new_table(
         "",
@@ -462,7 +483,17 @@ def _print_audit(answer: Audit) -> None:
                 ),
                 *(", ".join(row.wanted), ", ".join(row.held), "repaired" if row.repaired else "left so"),
             )
-    _print_tables(counts, *([rows] if rows.row_count else []))
+    bgp = _new_table(
+        "BGP's table against the kernel's",
+        *("pipeline", "family", "first of them"),
+        numbers=("chosen by BGP", "in the kernel", "missing", "extra"),
+    )
+    for pipeline in answer.pipelines:
+        for found in pipeline.bgp:
+            words = found.problem or ", ".join(found.missing_prefixes + found.extra_prefixes)
+            four = (found.chosen, found.in_kernel, found.missing, found.extra)
+            bgp.add_row(pipeline.pipeline, found.family.label, words, *(f"{number:,}" for number in four))
+    _print_tables(counts, *(table for table in (rows, bgp) if table.row_count))
 
 
 def _with_control_plane(explanation: Explanation, vtysh: Sequence[str]) -> Explanation:

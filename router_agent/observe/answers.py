@@ -336,6 +336,29 @@ class AuditStatus(_Answer):
     standing: int = 0
 
 
+class BgpComparison(_Answer):
+    """BGP's table of one family against the kernel's; the command line compares, not the agent.
+
+    Attributes:
+        chosen: prefixes that BGP chose a peer's path for.
+        in_kernel: prefixes the kernel has of protocol bgp.
+        missing: chosen and not in the kernel.
+        extra: in the kernel and not chosen.
+        missing_prefixes: the first of them.
+        extra_prefixes: the first of them.
+        problem: why there is no comparison.
+    """
+
+    family: Family
+    chosen: int = 0
+    in_kernel: int = 0
+    missing: int = 0
+    extra: int = 0
+    missing_prefixes: tuple[str, ...] = ()
+    extra_prefixes: tuple[str, ...] = ()
+    problem: str | None = None
+
+
 class PipelineAudit(_Answer):
     """What an audit of one pipeline found; ``rows`` holds the first (or, unasked, the last) findings."""
 
@@ -346,6 +369,11 @@ class PipelineAudit(_Answer):
     shared: int = 0
     """Next-hop entries that were altered or lost in it."""
     rows: tuple[AuditFinding, ...] = ()
+    feed: str = ""
+    namespace: str | None = None
+    tables: tuple[int, ...] = ()
+    """Of the feed: its kind, the network namespace it reads and the kernel tables it follows."""
+    bgp: tuple[BgpComparison, ...] = ()
 
     @property
     def total(self) -> int:
@@ -366,6 +394,9 @@ class Audit(_Answer):
     @property
     def clean(self) -> bool:
         """Whether every FIB has been looked at and nothing was, or is, wrong."""
+        compared = (c for p in self.pipelines for c in p.bgp)
+        if any(c.missing or c.extra or c.problem for c in compared):
+            return False
         return all(p.status.passes and not p.total and not p.status.standing for p in self.pipelines)
 
 

@@ -1,7 +1,7 @@
 """The way of a prefix before the agent: BGP's paths, zebra's route, the kernel's; each is asked.
 
 The agent runs without the right to open vtysh, so the command line asks, with the rights of who runs it. What
-cannot be had (no FRR, no right, no answer in time) is a step that says so. FRR 8.4 to 10 answer alike.
+cannot be had (no FRR, no right, no answer in time) is a step that says so.
 """
 
 from __future__ import annotations

@@ -121,6 +121,35 @@ def test_a_route_somebody_removed_in_vpp_is_where_it_breaks(lab: Lab) -> None:
     assert audit.pipelines[0].status.found[Reason.LOST] >= 1
 
 
+def test_bgps_table_is_compared_with_the_kernels(lab: Lab) -> None:
+    assert lab.frr is not None
+    command = [sys.executable, "-m", "router_agent.cli", "audit", "--bgp", "--json"]
+
+    def compared() -> dict[int, dict[str, Any]]:
+        assert lab.frr is not None
+        done = subprocess.run(
+            [*command, "--vtysh", shlex.join(lab.frr.vtysh), "--socket", str(lab.agent.socket)],
+            capture_output=True,
+            text=True,
+            check=False,
+            timeout=SECONDS,
+        )
+        (pipeline,) = json.loads(done.stdout)["pipelines"]
+        return {found["family"]: found for found in pipeline["bgp"]}
+
+    for family, found in compared().items():
+        assert found["problem"] is None
+        assert found["chosen"] == found["in_kernel"] >= (300 if family == Family.IPV4 else 50)
+        assert (found["missing"], found["extra"]) == (0, 0)
+    # The other way round cannot be made here: zebra puts back what somebody takes out of the kernel.
+    subprocess.run(
+        ["ip", "-n", lab.topology.pop, "route", "add", "blackhole", "203.0.113.0/28", "proto", "bgp"],
+        check=True,
+    )
+    found = compared()[Family.IPV4]
+    assert (found["missing_prefixes"], found["extra_prefixes"]) == ([], ["203.0.113.0/28"])
+
+
 def test_what_cannot_be_asked_is_said_to_be_unknown(lab: Lab) -> None:
     prefix = some_prefix(lab)
     command = [sys.executable, "-m", "router_agent.cli", "explain", prefix, "--json"]
