@@ -146,7 +146,7 @@ class Agent:
                 if wanted.full:
                     tally = await audit.read()
                 elif wanted.now:
-                    tally = await audit.check(_AUDIT_NOW_RATE, feed=True)
+                    tally = await audit.check(_AUDIT_NOW_RATE, feed=True, polite=False)
             except AuditBrokenOffError as error:
                 problem = f": {running.pipeline.problem}" if running.pipeline.problem else ""
                 raise RefusedError(

@@ -51,6 +51,8 @@ _ROUNDS_A_SECOND = 4.0
 """Few large steps cost less than many small ones; VPP takes them apart again, eighty look-ups at a time."""
 _BUSY_FACTOR = 8
 """The pace is this many times slower while the pipeline has changes of its own to write."""
+_POLITENESS = 3.0
+"""Pause after a step, in times of what it took: with workers that are busy, VPP's barrier makes it long."""
 _STATE_SECONDS = 0.5
 
 
@@ -132,12 +134,13 @@ class Audit:
             least = self._shortest_pass()
             await asyncio.sleep(max(_STATE_SECONDS, began + least - time.monotonic()))
 
-    async def check(self, rate: float, *, feed: bool = False) -> Tally:
+    async def check(self, rate: float, *, feed: bool = False, polite: bool = True) -> Tally:
         """Look at every prefix once, `rate` a second; repair or report what is wrong.
 
         Args:
             rate: prefixes a second.
             feed: compare the RIB with the feed's source first.
+            polite: go slower where look-ups take VPP long, so that it has most of its time for other work.
 
         Raises:
             AuditBrokenOffError: the pipeline is not in sync any more.
@@ -152,7 +155,7 @@ class Audit:
             await self._read_everything(tally)
         else:
             await self._check_shared(tally)
-            pace = _Pace(rate)
+            pace = _Pace(rate, _POLITENESS if polite else 0.0)
             for reconciler in self.pipeline.reconcilers.values():
                 await self._look_up_everything(reconciler, pace, tally)
             if tally.unexplained and self._may_read():
@@ -244,7 +247,9 @@ class Audit:
             await pace.wait(len(rows), busy=self.pipeline.pending > pace.step)
             self._require_in_sync()
             keys = reconciler.held.keys(rows)
+            began = time.monotonic()
             seen = await fib.look_up(reconciler.family, reconciler.table, keys)
+            pace.took(time.monotonic() - began)
             suspect = self._suspect(reconciler, keys, seen.paths, seen.covered)
             if suspect.any():
                 await self._settle_suspects(reconciler, keys[suspect], tally)
@@ -372,10 +377,15 @@ class Audit:
 class _Pace:
     """So many a second, in steps."""
 
-    def __init__(self, rate: float) -> None:
+    def __init__(self, rate: float, politeness: float) -> None:
         self.step = max(1, min(MOST_AT_ONCE, math.ceil(rate / _ROUNDS_A_SECOND)))
         self._rate = rate
         self._next = time.monotonic()
+        self._politeness = politeness
+
+    def took(self, seconds: float) -> None:
+        """Take note of how long a step took; the next one waits a multiple of that at least."""
+        self._next = max(self._next, time.monotonic() + seconds * self._politeness)
 
     async def wait(self, count: int, *, busy: bool) -> None:
         """Wait until `count` more are due; longer while there is better to do."""
