@@ -95,6 +95,9 @@ def assert_sound(lab: Lab, trial: Trial) -> None:
     assert trial.changing_sent > 0
     assert trial.ledger.unaccounted <= 0, trial.ledger
     assert trial.writes <= trial.events
+    audit = status(lab).audit
+    assert audit is not None
+    assert not audit.found, "changes on their way are no faults"
     comparison = compare(lab)
     assert comparison.equal, comparison
 
