@@ -165,6 +165,8 @@ class VppFib:
         self._neighbours: dict[tuple[int, bytes], bytes] = {}
         """Wanted: (control-plane ifindex, address) to MAC."""
         self._neighbours_settled = True
+        self._looking_up = 0
+        """Look-ups under way, which know path sets by the codec's ids."""
         self._dead: set[int] = set()
         """sw_if_index of deleted interfaces that paths hung on when we connected; see `dead_interfaces`."""
         self._revived: set[tuple[Family, int]] = set()
@@ -260,7 +262,11 @@ class VppFib:
         Raises:
             FibLostError: VPP went away.
         """
-        found = await self._open_lookups().look_up(family, table, keys)
+        self._looking_up += 1
+        try:
+            found = await self._open_lookups().look_up(family, table, keys)
+        finally:
+            self._looking_up -= 1
         found.paths = self._numbering.from_codec(family, found.paths)
         return found
 
@@ -312,11 +318,11 @@ class VppFib:
             FibLostError: VPP went away.
         """
         seen = await self.look_up(family, table, key)
+        path = int(seen.paths[0])
+        drops = path != ABSENT and self._entries.paths(path).type is not RouteType.UNICAST
         (prefix,) = prefixes_of(key)
         listing = await self._session.cli(f"show {_cli_family(family)} fib table {table} {prefix}")
         resolved = forwarding_lines(listing)
-        path = int(seen.paths[0])
-        drops = path != ABSENT and self._entries.paths(path).type is not RouteType.UNICAST
         return Forwarding(
             path=path,
             covered=bool(seen.covered[0]),
@@ -370,6 +376,20 @@ class VppFib:
         await next_hops.remove(self._entries.release(in_use))
         if not self._entries.recursion and next_hops.tables and not self._entries.held():
             await next_hops.remove_tables()
+        if not self._looking_up:
+            self._forget_codec_paths()
+
+    def _forget_codec_paths(self) -> None:
+        """Let the codec forget what routes' own paths it has ever met; those in use it meets again.
+
+        Only the connected prefixes are known by its ids beyond a write, a reading or a look-up.
+        """
+        kept = np.zeros(self._sets.limit, np.bool_)
+        kept[[*self._connected.paths()]] = True
+        self._sets.release(kept)
+        self._connected.forget()
+        self._numbering.forget()
+        self._open_codec().forget()
 
     @property
     def path_limit(self) -> int:

@@ -14,6 +14,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
 import numpy as np
+from numpy.typing import NDArray
 
 from router_agent.model import (
     ABSENT,
@@ -54,6 +55,7 @@ Host = tuple[Family, int, bytes]
 """A host route: family, VPP table id and address."""
 
 _LINK_LOCAL = b"\xfe\x80"
+_NOT_LOOKED_AT, _NOT_ATTACHED, _ATTACHED = 0, 1, 2
 
 
 class Connected:
@@ -65,14 +67,15 @@ class Connected:
 
     def __init__(self, interner: Interner[PathSet]) -> None:
         self._interner = interner
-        self._attached = np.zeros(0, np.bool_)
+        self._attached: NDArray[np.int8] = np.zeros(0, np.int8)
+        """By path id: whether it leads straight to an interface, or that nobody has looked yet."""
         self._held: dict[tuple[Family, int], dict[bytes, tuple[U64, int]]] = {}
 
     def note(self, family: Family, table: int, keys: U64, paths: U32) -> bool:
         """Take note of what VPP holds now (`ABSENT` for a delete); True when a connected prefix changed."""
-        self._reach()
+        self._reach(paths)
         held = self._held.setdefault((family, table), {})
-        concerned = self._attached[paths]
+        concerned = self._attached[paths] == _ATTACHED
         if held:
             words = np.array([key[0] for key, _ in held.values()], np.uint64)
             concerned |= np.isin(keys[:, 0], words)
@@ -80,7 +83,7 @@ class Connected:
         for row in np.flatnonzero(concerned).tolist():
             name, path = keys[row].tobytes(), int(paths[row])
             before = held[name][1] if name in held else ABSENT
-            if not self._attached[path]:
+            if self._attached[path] != _ATTACHED:
                 changed |= held.pop(name, None) is not None
             elif path != before:
                 held[name] = (keys[row].copy(), path)
@@ -108,13 +111,25 @@ class Connected:
                 return True
         return False
 
-    def _reach(self) -> None:
-        """Work out for new path ids whether they lead straight to an interface."""
-        known, limit = len(self._attached), self._interner.limit
-        if known == limit:
-            return
-        fresh = [bool(n) and _is_attached(self._interner[n]) for n in range(known, limit)]
-        self._attached = np.concatenate((self._attached, np.array(fresh, np.bool_)))
+    def paths(self) -> set[int]:
+        """Return the path ids of the connected prefixes."""
+        return {path for held in self._held.values() for _, path in held.values()}
+
+    def forget(self) -> None:
+        """Forget what path ids stand for, besides `paths`: some will stand for something else."""
+        self._attached = np.zeros(0, np.int8)
+
+    def _reach(self, paths: U32) -> None:
+        """Work out for path ids not seen before whether they lead straight to an interface."""
+        limit = self._interner.limit
+        if len(self._attached) < limit:
+            grown = np.zeros(limit, np.int8)
+            grown[: len(self._attached)] = self._attached
+            self._attached = grown
+        fresh = paths[self._attached[paths] == _NOT_LOOKED_AT]
+        for number in np.unique(fresh).tolist():
+            attached = number != ABSENT and _is_attached(self._interner[number])
+            self._attached[number] = _ATTACHED if attached else _NOT_ATTACHED
 
 
 def _is_attached(paths: PathSet) -> bool:

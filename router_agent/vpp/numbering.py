@@ -40,6 +40,11 @@ class Numbering:
         """Return the FIB's ids of the codec's."""
         return self._mapped(self._from_codec, family, paths, self._read)
 
+    def forget(self) -> None:
+        """Forget every pair: the codec's ids stand for something else from now on."""
+        self._to_codec.clear()
+        self._from_codec.clear()
+
     def _mapped(
         self, known: dict[Family, I64], family: Family, paths: U32, look_up: Callable[[Family, int], int]
     ) -> U32:

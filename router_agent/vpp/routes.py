@@ -191,6 +191,12 @@ class RouteCodec:
             value: name.removeprefix(_TYPE_PREFIX) for name, value in self._path_types.items()
         }
 
+    def forget(self) -> None:
+        """Forget what path ids stand for: some were given up, and will stand for something else."""
+        self._templates.clear()
+        self._known_paths.clear()
+        self._legs.clear()
+
     async def write(self, family: Family, table: int, keys: U64, paths: U32, window: int) -> I32:
         """Make VPP hold these routes; return VPP's answer to each (0, or an error number below it).
 
