@@ -355,7 +355,7 @@ class Pipeline:
                     await self._pass_everything()
                     self._finish_resync()
                 await self._pass_touched()
-                if self.feed.path_limit > self._paths_allowed:
+                if self.feed.paths_kept > self._paths_allowed:
                     self._forget_unused_paths()
                 await self._forget_unused_targets()
 
@@ -539,7 +539,7 @@ class Pipeline:
         self.feed.retain(in_use)
         self._translation.forget(in_use)
         self._sweep_paths = True
-        self._paths_allowed = max(_PATHS_ALLOWED, len(in_use), 2 * int(in_use.sum()))
+        self._paths_allowed = max(_PATHS_ALLOWED, 2 * int(in_use.sum()))
 
     def _paths_in_use(self) -> Mask:
         limit = self.feed.path_limit

@@ -343,6 +343,11 @@ class ExabgpFeed:
         return self.ribs.paths.limit
 
     @property
+    def paths_kept(self) -> int:
+        """See `Feed`."""
+        return len(self.ribs.paths)
+
+    @property
     def spaces(self) -> Sequence[tuple[Family, int]]:
         """The (family, table) pairs this feed follows."""
         return [(family, self._table) for family in self.ribs.families]

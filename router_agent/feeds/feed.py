@@ -85,6 +85,10 @@ class Feed(Protocol):
         """One more than the largest path id in use, for arrays indexed by it."""
 
     @property
+    def paths_kept(self) -> int:
+        """How many path ids stand for something: those in use, and those nobody has said are not."""
+
+    @property
     def spaces(self) -> Sequence[tuple[Family, int]]:
         """The (family, table) pairs this feed follows."""
 

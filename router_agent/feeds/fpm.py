@@ -142,6 +142,11 @@ class FpmFeed:
         return self._zebra.paths.limit
 
     @property
+    def paths_kept(self) -> int:
+        """See `Feed`."""
+        return len(self._zebra.paths)
+
+    @property
     def overruns(self) -> int:
         """See `Feed`. Over TCP nothing is lost; this counts the kernel's part."""
         return self._kernel.overruns

@@ -152,6 +152,11 @@ class KernelFeed:
         return self._paths.limit
 
     @property
+    def paths_kept(self) -> int:
+        """See `Feed`."""
+        return len(self._paths)
+
+    @property
     def overruns(self) -> int:
         """See `Feed`."""
         return self._overruns

@@ -150,8 +150,8 @@ class PipelineStatus(_Answer):
         overruns: times the feed lost events and had to read everything again.
         events: route changes the feed told of, besides readings of everything; more than the writes where
             changes of one prefix met before they were written.
-        path_sets: ids of path sets that feed and FIB keep memory for; those in use are not known to be fewer
-            before the next reading or sweep.
+        path_sets: path sets that feed and FIB keep memory for, with those that nobody has any more and that
+            were not looked for yet.
         passed_over: routes that no FIB can be asked to hold, by reason.
         writes: what was written.
         neighbours: neighbours copied into the FIB.

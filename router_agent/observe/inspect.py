@@ -60,7 +60,7 @@ def pipeline_status(pipeline: Pipeline, feed: str, fib: str, audit: Audit) -> Pi
         resyncs=pipeline.counts.snapshots,
         overruns=pipeline.feed.overruns,
         events=pipeline.counts.route_events,
-        path_sets=pipeline.feed.path_limit + pipeline.fib.path_limit - 2,
+        path_sets=pipeline.feed.paths_kept + pipeline.fib.path_limit - 1,
         passed_over=dict(pipeline.feed.passed_over),
         writes=Writes(
             added=writes.added, replaced=writes.replaced, deleted=writes.deleted, refused=writes.refused

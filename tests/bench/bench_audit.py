@@ -100,6 +100,11 @@ class TableFeed:
         """See `Feed`."""
         return self._sets.limit
 
+    @property
+    def paths_kept(self) -> int:
+        """See `Feed`."""
+        return len(self._sets)
+
 
 def _gateway(family: Family, number: int) -> PathSet:
     if family is Family.IPV4:
