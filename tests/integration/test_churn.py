@@ -57,7 +57,7 @@ NEIGHBOURS = 100
 """Any two of them are a path set: 4,950."""
 LEAST_ROUNDS, WARM_ROUNDS = 16, 6
 MOST_PATH_SETS = 2_600
-"""Of feed and FIB together: they look for unused ones from 1,024 each."""
+"""Of feed and FIB together: unused ones are looked for when the feed has 1,024."""
 RESIDENT_GROWTH = 8 << 20
 """What caches and the allocator may take after the warm-up; rows or path sets left behind would take more."""
 
