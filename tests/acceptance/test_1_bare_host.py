@@ -15,10 +15,11 @@ from router_agent.lab.vm.plan import (
     MANAGEMENT_INTERFACE,
     MISSING_DEVICE,
     SHARED_GROUP_DEVICES,
+    SRIOV_DEVICE,
 )
 from router_agent.lab.vm.pop import VirtualPop
 
-from .conftest import BARE, go_back
+from .conftest import BARE, go_back, power_cycle
 from .manifest import differences, manifest
 from .problems import problems
 
@@ -156,3 +157,39 @@ def test_reboot_without_permission_is_refused(bare: VirtualPop) -> None:
         assert bare.boots() == boots
     finally:
         go_back(bare, BARE)
+
+
+@pytest.fixture
+def igb(pop: VirtualPop) -> None:
+    """A NIC that makes virtual functions."""
+    if not pop.hardware.igb:
+        pytest.skip("needs QEMU 8.0 or later: this one has no igb, so no virtual function can be made")
+
+
+@pytest.mark.usefixtures("igb")
+def test_virtual_functions_are_made_bound_kept_and_taken_away(bare: VirtualPop) -> None:
+    macs = ["02:00:00:00:20:11", "02:00:00:00:20:12"]
+    wanted = {"device": SRIOV_DEVICE, "count": 2, "macs": macs, "trust": True, "driver": "vfio-pci"}
+    only = ("--tags", "host,binding")
+    try:
+        made = bare.site({"sriov_functions": [wanted]}, *only, allow_reboot=True).require_success()
+        assert made.changed > 0
+        assert virtual_functions(bare) == ["vfio-pci", "vfio-pci"]
+        named = bare.host.run(f"ip link show $(ls /sys/bus/pci/devices/{SRIOV_DEVICE}/net)")
+        assert all(mac in named for mac in macs), named
+        again = bare.site({"sriov_functions": [wanted]}, *only, allow_reboot=True).require_success()
+        assert again.changed == 0
+
+        power_cycle(bare)
+        assert virtual_functions(bare) == ["vfio-pci", "vfio-pci"]
+
+        bare.site({"sriov_functions": []}, *only, allow_reboot=True).require_success()
+        assert virtual_functions(bare) == []
+    finally:
+        go_back(bare, BARE)
+
+
+def virtual_functions(pop: VirtualPop) -> list[str]:
+    """Return the drivers of the virtual functions of the NIC that can make some."""
+    found = f"/sys/bus/pci/devices/{SRIOV_DEVICE}/virtfn*/driver"
+    return pop.host.run(f"for link in {found}; do [ ! -e $link ] || basename $(readlink $link); done").split()

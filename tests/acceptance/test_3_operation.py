@@ -4,12 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-import pytest
 import yaml
 
 from router_agent.lab.daemon import wait_until
 from router_agent.lab.vm.inventory import STATIC
-from router_agent.lab.vm.plan import DEVICES, HOST, LAN, MANAGEMENT, SRIOV_DEVICE, UPLINK
+from router_agent.lab.vm.plan import DEVICES, HOST, LAN, MANAGEMENT, UPLINK
 from router_agent.lab.vm.pop import VirtualPop
 from router_agent.lab.vm.traffic import prove_forwarding
 from router_agent.traffic.verdict import Outcome
@@ -85,36 +84,3 @@ def test_removed_port_gives_its_nic_back(converged: VirtualPop) -> None:
     assert LAN.name not in converged.host.run("ip -br link").split()
     # The other one was not touched.
     assert converged.neighbours.upstream.all_established()
-
-
-@pytest.fixture
-def igb(pop: VirtualPop) -> None:
-    """A NIC that makes virtual functions."""
-    if not pop.hardware.igb:
-        pytest.skip("needs QEMU 8.0 or later: this one has no igb, so no virtual function can be made")
-
-
-@pytest.mark.usefixtures("igb")
-def test_virtual_functions_are_made_bound_kept_and_taken_away(converged: VirtualPop) -> None:
-    macs = ["02:00:00:00:20:11", "02:00:00:00:20:12"]
-    wanted = {"device": SRIOV_DEVICE, "count": 2, "macs": macs, "trust": True, "driver": "vfio-pci"}
-    only = ("--tags", "binding")
-    boots = converged.boots()
-    assert converged.site({"sriov_functions": [wanted]}, *only).require_success().changed > 0
-    assert virtual_functions(converged) == ["vfio-pci", "vfio-pci"]
-    named = converged.host.run(f"ip link show $(ls /sys/bus/pci/devices/{SRIOV_DEVICE}/net)")
-    assert all(mac in named for mac in macs), named
-    assert converged.site({"sriov_functions": [wanted]}, *only).require_success().changed == 0
-    assert converged.boots() == boots
-
-    power_cycle(converged)
-    assert virtual_functions(converged) == ["vfio-pci", "vfio-pci"]
-
-    converged.site({"sriov_functions": []}, *only).require_success()
-    assert virtual_functions(converged) == []
-
-
-def virtual_functions(pop: VirtualPop) -> list[str]:
-    """Return the drivers of the virtual functions of the NIC that can make some."""
-    found = f"/sys/bus/pci/devices/{SRIOV_DEVICE}/virtfn*/driver"
-    return pop.host.run(f"for link in {found}; do [ ! -e $link ] || basename $(readlink $link); done").split()
