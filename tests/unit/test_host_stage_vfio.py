@@ -13,7 +13,15 @@ from typing import Any
 import pytest
 
 from driverctl_override import Devices, Former, OverrideError, carry_out, plan, run_command
-from vfio_devices import iommu_arguments, protected, to_give_back, to_take, unresolved, vfio_devices
+from vfio_devices import (
+    iommu_arguments,
+    protected,
+    to_come,
+    to_give_back,
+    to_take,
+    unresolved,
+    vfio_devices,
+)
 
 UPLINK, LAN, BRIDGE, OTHER = "0000:01:00.0", "0000:02:00.0", "0000:00:1c.0", "0000:03:00.0"
 
@@ -305,6 +313,14 @@ def test_virtual_functions_that_ask_for_it_are_taken_in_order() -> None:
     functions = [{"device": LAN, "count": 2, "driver": "vfio-pci"}]
     assert vfio_devices(FACTS, [], functions=functions) == ["0000:02:10.0", "0000:02:10.2"]
     assert vfio_devices(FACTS, [], functions=[{"device": LAN, "count": 2, "driver": ""}]) == []
+
+
+def test_virtual_functions_that_are_not_there_yet_are_counted() -> None:
+    there = {"device": LAN, "count": 2, "driver": "vfio-pci"}
+    assert to_come(FACTS, [there]) == 0
+    assert to_come(FACTS, [{**there, "count": 5}]) == 3
+    assert to_come(FACTS, [{**there, "device": UPLINK}]) == 2
+    assert to_come(FACTS, [{"device": UPLINK, "count": 4}]) == 0
 
 
 def test_management_is_protected_with_its_reasons() -> None:

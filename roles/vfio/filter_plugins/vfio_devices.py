@@ -50,6 +50,19 @@ def vfio_devices(
     return list(dict.fromkeys(wanted))
 
 
+def to_come(
+    facts: Mapping[str, Any], functions: Sequence[Mapping[str, Any]] = (), *, driver: str = "vfio-pci"
+) -> int:
+    """How many virtual functions that VFIO is to have are not there yet: `vfio_devices` cannot name them."""
+    count = 0
+    for function in functions:
+        if function.get("driver") == driver:
+            parent = pci_of(facts, str(function["device"]))
+            there = sum(nic["physical_function"] == parent for nic in facts["nics"])
+            count += max(0, int(function["count"]) - there)
+    return count
+
+
 def unresolved(devices: Sequence[str]) -> list[str]:
     """Devices that are no PCI address: names of interfaces that this host does not have."""
     return [device for device in devices if not PCI_ADDRESS.fullmatch(device)]
@@ -102,6 +115,7 @@ class FilterModule:
         """Name of each filter and its function."""
         return {
             "vfio_devices": vfio_devices,
+            "vfio_to_come": to_come,
             "vfio_unresolved": unresolved,
             "vfio_protected": protected,
             "vfio_to_take": to_take,
