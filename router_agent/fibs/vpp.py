@@ -362,7 +362,7 @@ class VppFib:
         paths = self._in_vpp_terms(wanted)
         if isinstance(paths, Reason) or not self._entries.replace(number, paths):
             return False
-        self._post_entries()
+        self._post_entries(number)
         return True
 
     async def retain_paths(self, in_use: Mask) -> None:
@@ -569,9 +569,9 @@ class VppFib:
         self._legs.note_neighbours(entry for entry in held if entry in wanted)
         self._post_entries()
 
-    def _post_entries(self) -> None:
+    def _post_entries(self, number: int = ABSENT) -> None:
         if self._next_hops is not None:
-            self._next_hops.post()
+            self._next_hops.post(number)
 
     def _leg(self, path: Path) -> Path | Reason:
         if path.tunnel or len(path.labels) > MOST_LABELS:

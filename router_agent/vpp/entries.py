@@ -135,12 +135,15 @@ class Entries:
             self._owners[family, numbers[0]] = number
         return numbers[0]
 
-    def due(self) -> Iterator[tuple[Entry, PathSet]]:
+    def due(self, number: int = ABSENT) -> Iterator[tuple[Entry, PathSet]]:
         """Yield the entries that VPP does not hold as they should be, and what they should be.
 
         Those that were found and that nobody has asked for stay as they are.
+
+        Args:
+            number: look at the entries of this path id alone.
         """
-        for entry in self._owners:
+        for entry in self._owners if number == ABSENT else _entries(self._meaning(number)):
             wanted = self.due_at(entry)
             if wanted is not None:
                 yield entry, wanted

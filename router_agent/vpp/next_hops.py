@@ -127,10 +127,14 @@ class NextHopTables:
             self._write(entry, left if left.paths else PathSet(RouteType.BLACKHOLE))
         await self.settled()
 
-    def post(self) -> None:
-        """Write every entry that is not as it should be, at once. VPP's going away shows elsewhere."""
+    def post(self, number: int = ABSENT) -> None:
+        """Write every entry that is not as it should be, at once. VPP's going away shows elsewhere.
+
+        Args:
+            number: look at the entries of this path id alone.
+        """
         with contextlib.suppress(FibLostError):
-            for entry, paths in list(self._entries.due()):
+            for entry, paths in list(self._entries.due(number)):
                 if entry not in self._busy and self._refused.get(entry, (None, 0))[0] != paths:
                     self._write(entry, paths)
 

@@ -207,6 +207,7 @@ def _generating(
             vpp.cli(f"create packet-generator interface pg{number}")
             vpp.cli(f"set interface state pg{number} up")
             vpp.cli(f"set interface ip address pg{number} 10.255.{number}.1/24")
+        vpp.cli("set interface mac address pg0 02:00:00:00:00:01")
         vpp.cli("set interface promiscuous on pg0")
         asyncio.run(_one_path_set(vpp, keys, legs, recursion))
         stream = f"name x limit {PACKETS} node ethernet-input interface pg0 pcap {capture}"
