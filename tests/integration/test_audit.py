@@ -8,13 +8,15 @@ from __future__ import annotations
 
 import asyncio
 import ctypes
+import itertools
 import os
 import random
 import socket
 import struct
 import tempfile
-from collections.abc import Iterator
-from contextlib import contextmanager
+import threading
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager, contextmanager
 from ipaddress import ip_address, ip_network
 from pathlib import Path as FilePath
 
@@ -224,23 +226,33 @@ async def test_covered_routes_are_no_fault_and_a_restart_writes_nothing(
 async def test_churn_is_never_taken_for_a_fault(namespace: str, vpp: VppProcess) -> None:
     async with running(between(namespace, vpp)) as pipeline:
         audit = audit_of(pipeline)
-        churning = asyncio.create_task(asyncio.to_thread(churn, namespace, rounds=6))
-        passes = 0
-        while not churning.done():
-            assert not (await audit.check(FAST)).found
-            passes += 1
-        await churning
+        async with churning(namespace) as churn:
+            for _ in range(4):
+                assert not (await audit.check(FAST)).found
+                assert not churn.done()
         await in_sync(pipeline)
-        assert passes >= 3
         assert not (await audit.read()).found
         assert audit.repaired == 0
 
 
-def churn(namespace: str, rounds: int) -> None:
+@asynccontextmanager
+async def churning(namespace: str) -> AsyncIterator[asyncio.Task[None]]:
+    enough = threading.Event()
+    churn = asyncio.create_task(asyncio.to_thread(change, namespace, enough))
+    try:
+        yield churn
+    finally:
+        enough.set()
+        await churn
+
+
+def change(namespace: str, enough: threading.Event) -> None:
     """Replace and remove the same prefixes again and again, in another order each time."""
     numbers = list(range(ROUTES))
     chance = random.Random(7)
-    for number in range(rounds):
+    for number in itertools.count():
+        if enough.is_set():
+            break
         chance.shuffle(numbers)
         ip(namespace, *(f"route replace {prefix(n)} via 10.0.{(n + number) % 2}.9" for n in numbers))
         ip(namespace, *(f"route del {prefix(n)}" for n in numbers[: ROUTES // 2]))
@@ -290,10 +302,10 @@ async def test_churn_in_the_kernel_is_never_taken_for_an_unheard_change(
 ) -> None:
     async with running(between(namespace, vpp)) as pipeline:
         audit = audit_of(pipeline)
-        churning = asyncio.create_task(asyncio.to_thread(churn, namespace, rounds=6))
-        while not churning.done():
-            assert not (await audit.check(FAST, feed=True)).found
-        await churning
+        async with churning(namespace) as churn:
+            for _ in range(4):
+                assert not (await audit.check(FAST, feed=True)).found
+                assert not churn.done()
         await in_sync(pipeline)
         settled = await audit.check(FAST, feed=True)
         assert not settled.found
