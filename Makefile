@@ -44,7 +44,7 @@ help: ## list the targets
 	@echo '  make lab      SPEAKER=frr|exabgp FIB=vpp|kernel TABLE=FILE IPV4=N IPV6=N KEEP=1'
 	@echo '                ADVERTISE=at-once|confirmed (FRR of Debian testing, by mmdebstrap)'
 	@echo '  make lab-vm   VPP_DEBS=DIR KEEP=1             make acceptance  VPP_DEBS=DIR ARGS="-k word"'
-	@echo '  make guest    VPP_DEBS=DIR ARGS="-k word"'
+	@echo '  make guest    VPP_DEBS=DIR ARGS="-k word"     make compare     VPP_DEBS=DIR ARGS="--ipv4 N"'
 	@echo '  make test     ARGS="-k word"      make faults   FULL=1'
 	@echo '  make bench    ONLY=name ROUTES_FILE=file      make soak     MINUTES=30'
 	@echo '  make lock     UPGRADE=1'
@@ -81,6 +81,11 @@ acceptance: setup ## the playbooks against a virtual POP host: 45 minutes withou
 guest: PACKAGES += $(VM_PACKAGES)
 guest: setup ## tests that need modules this kernel may lack, in a virtual machine: VPP_DEBS=DIR
 	$(BIN)/python tests/guest/machine.py $(if $(VPP_DEBS),--vpp-debs "$(VPP_DEBS)") $(ARGS)
+
+.PHONY: compare
+compare: PACKAGES += $(VM_PACKAGES)
+compare: setup ## the agent and linux-nl side by side in a virtual machine, an hour without KVM: VPP_DEBS=DIR
+	$(BIN)/python tests/guest/machine.py --compare --name compare $(if $(VPP_DEBS),--vpp-debs "$(VPP_DEBS)") $(ARGS)
 
 .PHONY: test
 test: lint ## lint, types, unit and integration tests

@@ -5,6 +5,9 @@ VLANs, bonds, MPLS and dummy interfaces. It is booted once; VPP's packages, the 
 the tests are put on it, pytest runs there as root, and its report comes back.
 
     make guest VPP_DEBS=DIR ARGS="-k pairs"
+    make compare VPP_DEBS=DIR ARGS="--ipv4 10000"
+
+The second runs tests/guest/comparison there instead of pytest, and brings its figures back.
 
 Where QEMU or VPP's packages are missing nothing is run, and that is said. Exit code: pytest's, 0 when nothing
 could be run, 2 when the machine does not come up.
@@ -17,7 +20,7 @@ import subprocess
 import sys
 import tarfile
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -42,7 +45,7 @@ SOURCES = (
     "pyproject.toml",
 )
 WHERE = "/root/guest"
-INSTALL_SECONDS, TEST_SECONDS = 900.0, 1800.0
+INSTALL_SECONDS, TEST_SECONDS, COMPARE_SECONDS = 900.0, 1800.0, 10_800.0
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -56,7 +59,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     )
     parser.add_argument("--name", default="guest", help="of the machine; two need two names")
     parser.add_argument("--keep", action="store_true", help="leave the machine running")
-    options, pytest = parser.parse_known_args(arguments)
+    parser.add_argument("--compare", action="store_true", help="run tests/guest/comparison instead of pytest")
+    options, rest = parser.parse_known_args(arguments)
     if missing := _missing(options.vpp_debs):
         print(f"SKIPPED: the tests in tests/guest were not run: {missing}", file=sys.stderr)
         return 0
@@ -67,7 +71,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
             pop.fresh_disk()
             pop.boot()
             _install(pop.host, options.vpp_debs, options.build / "wheelhouse")
-            return _test(pop.host, pytest, options.build / "guest.xml")
+            if options.compare:
+                return _compare(pop.host, rest, options.build / "comparison.json")
+            return _test(pop.host, rest, options.build / "guest.xml")
         except LabError as error:
             print(f"tests/guest: {error}", file=sys.stderr)
             return 2
@@ -134,13 +140,28 @@ def _wheelhouse() -> Wheelhouse:
 def _test(host: Host, arguments: Sequence[str], report: Path) -> int:
     """Run pytest on the machine, showing what it prints; fetch its report and return its exit status."""
     chosen = list(arguments) or ["tests/guest", "tests/integration/test_vpp_pairs.py"]
-    words = " ".join(f"'{word}'" for word in [*chosen, "--junitxml=report.xml", "--timeout=300"])
+    words = [*chosen, "--junitxml=report.xml", "--timeout=300"]
+    return _run_module(host, "pytest", words, {"report.xml": report}, seconds=TEST_SECONDS)
+
+
+def _compare(host: Host, arguments: Sequence[str], figures: Path) -> int:
+    """Run the comparison on the machine; fetch its figures and return its exit status."""
+    made = {"comparison.json": figures}
+    return _run_module(host, "tests.guest.comparison", arguments, made, seconds=COMPARE_SECONDS)
+
+
+def _run_module(
+    host: Host, module: str, arguments: Sequence[str], made: Mapping[str, Path], *, seconds: float
+) -> int:
+    """Run a Python module on the machine in the sources' directory; fetch files it made there."""
+    words = " ".join(f"'{word}'" for word in arguments)
     packages = f"{WHERE}/lib/python{PYTHON.python_version}/site-packages"
-    command = f"cd {WHERE}/src && PYTHONPATH={WHERE}/src:{packages} python3 -m pytest {words}"
+    command = f"cd {WHERE}/src && PYTHONPATH={WHERE}/src:{packages} python3 -m {module} {words}"
     argv = [*host.ssh[:-1], "-o", "BatchMode=yes", host.ssh[-1], "--", command]
-    status = subprocess.run(argv, stdin=subprocess.DEVNULL, check=False, timeout=TEST_SECONDS).returncode
-    report.parent.mkdir(parents=True, exist_ok=True)
-    report.write_text(host.run(f"cat {WHERE}/src/report.xml"))
+    status = subprocess.run(argv, stdin=subprocess.DEVNULL, check=False, timeout=seconds).returncode
+    for name, file in made.items():
+        file.parent.mkdir(parents=True, exist_ok=True)
+        file.write_text(host.run(f"cat {WHERE}/src/{name}"))
     return status
 
 

@@ -1,0 +1,130 @@
+"""What both contenders run on: a VPP with two ports and their pairs, all of it in namespaces.
+
+    namespace far   p1 ─ veth ─ v1 ══ VPP host-v1 ── BondEthernet1 ══ TAP eth1   namespace cp
+                    p2 ─ veth ─ v2 ══ VPP host-v2 ── BondEthernet2 ══ TAP eth2
+
+A port is a bond of one member, because a bond loses its link when its member goes down, as a NIC does when
+its cable is pulled: an af_packet interface has a link as long as it is up.
+"""
+
+from __future__ import annotations
+
+import json
+import secrets
+import socket
+import time
+from collections.abc import Callable
+from contextlib import ExitStack
+from pathlib import Path
+
+from router_agent.lab.commands import run
+from router_agent.namespaces import inside
+from router_agent.vpp.process import VppProcess, startup_conf
+
+from .contenders import RECEIVE_BYTES, Contender
+from .kernel import interface
+
+PORTS = (1, 2)
+PLUGINS = ("linux_cp_plugin.so", "af_packet_plugin.so", "tap_plugin.so")
+_LINK_SECONDS = 20.0
+_SETTINGS = {
+    "net.core.rmem_max": 2 * RECEIVE_BYTES,
+}
+_PORT_SETTINGS = {"keep_addr_on_down": 1, "accept_dad": 0, "accept_ra": 0}
+
+
+class Bed:
+    """Namespaces, cables and VPP for one contender.
+
+    Args:
+        contender: whose VPP it is.
+        directory: for configuration, sockets and logs; a short path.
+    """
+
+    def __init__(self, contender: Contender, directory: Path) -> None:
+        tag = f"c{secrets.token_hex(3)}"
+        self.directory = directory
+        self.control, self._far = f"{tag}cp", f"{tag}far"
+        self._members = {port: f"{tag}v{port}" for port in PORTS}
+        options = "\n".join(f"  {line}" for line in (f"default netns {self.control}", *contender.linux_cp))
+        config = startup_conf(
+            runtime_dir=directory,
+            heap="1G",
+            statseg="256M",
+            buffers=8192,
+            plugins=(*PLUGINS, *contender.plugins),
+            stanzas=(f"linux-cp {{\n{options}\n}}", *contender.stanzas),
+        )
+        self.vpp = VppProcess(runtime_dir=directory, config=config)
+
+    def build(self, stack: ExitStack) -> None:
+        """Make namespaces and cables; they go with the stack."""
+        for name, value in _SETTINGS.items():
+            run(["sysctl", "-qw", f"{name}={value}"])
+        for namespace in (self.control, self._far):
+            run(["ip", "netns", "add", namespace])
+            stack.callback(run, ["ip", "netns", "del", namespace])
+        for port, member in self._members.items():
+            run(["ip", "link", "add", member, "type", "veth", "peer", "name", f"p{port}", "netns", self._far])
+            run(["ip", "-n", self._far, "link", "set", f"p{port}", "up"])
+            run(["ip", "link", "set", member, "up"])
+        run(["ip", "-n", self.control, "link", "set", "lo", "up"])
+        stack.callback(self.vpp.stop)
+
+    def start_vpp(self) -> None:
+        """Start VPP and make its ports and their pairs."""
+        self.vpp.start()
+        for port, member in self._members.items():
+            bond = f"BondEthernet{port}"
+            for line in (
+                f"create bond mode active-backup id {port}",
+                f"create host-interface name {member}",
+                f"bond add {bond} host-{member}",
+                f"set interface state host-{member} up",
+            ):
+                self.vpp.cli(line)
+            said = self.vpp.cli(f"lcp create {bond} host-if {interface(port)}").strip()
+            if said:
+                raise RuntimeError(f"lcp create: {said}")
+        for port in PORTS:
+            for name, value in _PORT_SETTINGS.items():
+                self.sysctl(f"net.ipv6.conf.{interface(port)}.{name}={value}")
+
+    def sysctl(self, setting: str) -> None:
+        """Set a value in the control plane's namespace."""
+        run(["ip", "netns", "exec", self.control, "sysctl", "-qw", setting])
+
+    def ip(self, *words: str) -> str:
+        """Run iproute2 in the control plane's namespace."""
+        return run(["ip", "-n", self.control, *words])
+
+    def ifindexes(self) -> dict[int, int]:
+        """Return ifindex to port number."""
+        with inside(self.control):
+            known = {name: index for index, name in socket.if_nameindex()}
+        return {known[interface(port)]: port for port in PORTS if interface(port) in known}
+
+    def bond_of(self, port: int) -> str:
+        """Return VPP's name of a port."""
+        return f"BondEthernet{port}"
+
+    def pull_cable(self, port: int) -> None:
+        """Take a port's link away, and wait until the kernel knows."""
+        self.vpp.cli(f"set interface state host-{self._members[port]} down")
+        self._wait(lambda: not self._lower_up(port), f"the carrier of {interface(port)} to go")
+
+    def plug_in(self, port: int) -> None:
+        """Give a port its link back, and wait until the kernel knows."""
+        self.vpp.cli(f"set interface state host-{self._members[port]} up")
+        self._wait(lambda: self._lower_up(port), f"the carrier of {interface(port)} to return")
+
+    def _lower_up(self, port: int) -> bool:
+        (link,) = json.loads(self.ip("-j", "link", "show", "dev", interface(port)))
+        return "LOWER_UP" in link["flags"]
+
+    def _wait(self, reached: Callable[[], bool], what: str) -> None:
+        deadline = time.monotonic() + _LINK_SECONDS
+        while not reached():
+            if time.monotonic() > deadline:
+                raise RuntimeError(f"waited {_LINK_SECONDS:.0f} s for {what}")
+            time.sleep(0.05)
