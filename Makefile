@@ -87,6 +87,10 @@ compare: PACKAGES += $(VM_PACKAGES)
 compare: setup ## the agent and linux-nl side by side in a virtual machine, an hour without KVM: VPP_DEBS=DIR
 	$(BIN)/python tests/guest/machine.py --compare --name compare $(if $(VPP_DEBS),--vpp-debs "$(VPP_DEBS)") $(ARGS)
 
+.PHONY: compare-docs
+compare-docs: setup ## put the figures of build/comparison.json into docs/comparison.md
+	$(BIN)/python -m tests.guest.comparison.report build/comparison.json docs/comparison.md
+
 .PHONY: test
 test: lint ## lint, types, unit and integration tests
 	$(BIN)/pytest tests/unit tests/integration $(ARGS)

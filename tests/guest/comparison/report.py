@@ -1,8 +1,15 @@
-"""The tables of a comparison: in a terminal, and in Markdown."""
+"""The tables of a comparison: in a terminal, and in docs/comparison.md.
+
+python -m tests.guest.comparison.report build/comparison.json docs/comparison.md
+"""
 
 from __future__ import annotations
 
+import argparse
+import json
+import sys
 from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 from rich import box
@@ -10,6 +17,8 @@ from rich.console import Console
 from rich.table import Table
 
 Row = Mapping[str, Any]
+
+BEGIN, END = "<!-- figures: begin -->", "<!-- figures: end -->"
 
 _STEP_COLUMNS = (
     "step",
@@ -103,3 +112,26 @@ def _verdict(case: Row | None) -> str:
     if case is None:
         return ""
     return "right" if case["right"] else f"**wrong**, {case['found']}"
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Put the figures of a comparison between the markers of a Markdown file; return the exit code."""
+    parser = argparse.ArgumentParser(description=main.__doc__)
+    parser.add_argument("figures", type=Path)
+    parser.add_argument("document", type=Path)
+    options = parser.parse_args(arguments)
+    if not options.figures.exists():
+        print(f"found no {options.figures}, expected the figures of a run; run make compare", file=sys.stderr)
+        return 2
+    before, begin, rest = options.document.read_text().partition(BEGIN)
+    _, end, after = rest.partition(END)
+    if not begin or not end:
+        print(f"found no {BEGIN} ... {END} in {options.document}", file=sys.stderr)
+        return 2
+    tables = markdown(json.loads(options.figures.read_text()))
+    options.document.write_text(f"{before}{BEGIN}\n{tables}{END}{after}")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
