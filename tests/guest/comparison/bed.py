@@ -26,7 +26,7 @@ from .kernel import interface
 
 PORTS = (1, 2)
 PLUGINS = ("linux_cp_plugin.so", "af_packet_plugin.so", "tap_plugin.so")
-_LINK_SECONDS = 20.0
+_LINK_SECONDS = 60.0
 _SETTINGS = {
     "net.core.rmem_max": 2 * RECEIVE_BYTES,
 }
@@ -117,6 +117,10 @@ class Bed:
         """Give a port its link back, and wait until the kernel knows."""
         self.vpp.cli(f"set interface state host-{self._members[port]} up")
         self._wait(lambda: self._lower_up(port), f"the carrier of {interface(port)} to return")
+
+    def wait_carriers(self) -> None:
+        """Wait until both ports have their link: VPP gives it once it has been told that they are up."""
+        self._wait(lambda: all(map(self._lower_up, PORTS)), "the carriers of both interfaces")
 
     def _lower_up(self, port: int) -> bool:
         (link,) = json.loads(self.ip("-j", "link", "show", "dev", interface(port)))

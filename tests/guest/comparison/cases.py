@@ -235,3 +235,4 @@ def _clean_up(trial: Trial) -> None:
     for line in lines:
         trial.bed.ip(*line.split())
     trial.kernel.prepare()
+    trial.kernel.make_hops()

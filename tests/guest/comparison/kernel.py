@@ -103,7 +103,7 @@ class Kernel:
     # -- interfaces and next hops ----------------------------------------------------------------
 
     def prepare(self, ports: Iterable[int] = (1, 2)) -> None:
-        """Give ports addresses and neighbours and set them up; make the next-hop objects and groups."""
+        """Set ports up, give them addresses and neighbours."""
         lines = []
         for port in ports:
             name = interface(port)
@@ -116,7 +116,6 @@ class Kernel:
                         f"neigh replace {gateway(f, port, number)} lladdr {mac} dev {name} nud permanent"
                     )
         ip_batch(lines, namespace=self._namespace)
-        self.make_hops()
 
     def make_hops(self) -> None:
         """Make every next-hop object and group as it is meant, or replace it."""

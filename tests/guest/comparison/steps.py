@@ -125,6 +125,8 @@ class _Course:
         self._contender.start(self._bed.directory, self._bed.control)
         if isinstance(self._contender, Agent):
             self._contender.wait_answers(_ANSWER_SECONDS)
+        self._bed.wait_carriers()
+        self._kernel.make_hops()
         return len(self._kernel), time.monotonic() - began
 
     def _hops(self, without: int | None) -> tuple[int, float]:
@@ -186,6 +188,8 @@ class _Course:
     def _up(self) -> tuple[int, float]:
         began = time.monotonic()
         self._kernel.prepare((1,))
+        self._bed.wait_carriers()
+        self._kernel.make_hops()
         self._kernel.write(self._full)
         return self._kernel.on_groups(), time.monotonic() - began
 
@@ -195,6 +199,8 @@ class _Course:
         self._kernel.all_lost()
         self._bed.start_vpp()
         self._kernel.prepare()
+        self._bed.wait_carriers()
+        self._kernel.make_hops()
         self._kernel.write(self._full)
         return len(self._kernel), time.monotonic() - began
 
