@@ -6,6 +6,7 @@ An interface is the number of its port, from 1 on, on both sides of the pair.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from ipaddress import ip_address
 from math import gcd
 from typing import Any
 
@@ -98,7 +99,7 @@ def words(paths: PathSet) -> str:
     if paths.type is not RouteType.UNICAST:
         return paths.type.name.lower()
     return ", ".join(
-        f"{_address(path.gateway)} on port {path.interface - 1} weight {path.weight}" for path in paths.paths
+        f"{_address(path.gateway)} on port {path.interface} weight {path.weight}" for path in paths.paths
     )
 
 
@@ -116,6 +117,4 @@ def _sortable(keys: U64) -> NDArray[Any]:
 
 
 def _address(gateway: bytes) -> str:
-    if not gateway:
-        return "attached"
-    return ".".join(map(str, gateway)) if len(gateway) == 4 else gateway.hex(":", 2)
+    return str(ip_address(gateway)) if gateway else "attached"

@@ -162,7 +162,7 @@ class Trial:
         routes, writing = await asyncio.to_thread(action)
         if restarts:
             await self.connect()
-        deadline = began + (self._patience)
+        deadline = time.monotonic() + self._patience
         seconds, after, wrong = await self._until_right(began, deadline)
         vpp, agent = after
         result = Result(
