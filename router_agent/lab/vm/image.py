@@ -66,7 +66,7 @@ iface {MANAGEMENT_INTERFACE} inet static
     "etc/default/grub.d/00-console.cfg": """\
 GRUB_TIMEOUT=0
 GRUB_TERMINAL="console serial"
-GRUB_CMDLINE_LINUX="console=ttyS0"
+GRUB_CMDLINE_LINUX="console=ttyS0 panic=5"
 GRUB_CMDLINE_LINUX_DEFAULT=""
 """,
 }
@@ -77,7 +77,7 @@ _MASKED_UNITS = ("apt-daily.timer", "apt-daily-upgrade.timer", "fstrim.timer", "
 _GRUB_CONFIG = """\
 set timeout=0
 search --no-floppy --fs-uuid --set=root {uuid}
-linux {kernel} root=UUID={uuid} ro console=ttyS0
+linux {kernel} root=UUID={uuid} ro console=ttyS0 panic=5
 initrd {initrd}
 boot
 """

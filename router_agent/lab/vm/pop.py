@@ -33,6 +33,8 @@ from router_agent.model import Family
 
 _PING_SECONDS = 30
 _BOOTED = b"Linux version "
+_PANICKED = b"Kernel panic - not syncing"
+"""Now and then an emulated processor runs into the kernel's patching of itself; it then starts again."""
 
 
 class VirtualPop:
@@ -150,9 +152,12 @@ class VirtualPop:
         )
 
     def boots(self) -> int:
-        """Return how many kernels have started on the serial console since `prepare`."""
+        """Return how many kernels have started on the serial console since `prepare`, and did not panic."""
         log = self.machine.serial_log
-        return log.read_bytes().count(_BOOTED) if log.exists() else 0
+        if not log.exists():
+            return 0
+        console = log.read_bytes()
+        return console.count(_BOOTED) - console.count(_PANICKED)
 
     def site(
         self,
