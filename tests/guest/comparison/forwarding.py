@@ -2,7 +2,7 @@
 
 Messages: ``ip_route_v2_dump`` and ``ip_route_lookup_v2`` (src/vnet/ip/ip.api), without naming a source. Of
 the paths of an entry those with the lowest preference are used (src/vnet/fib/fib_path_list.c), which is where
-linux-nl puts the kernel's metric.
+linux-nl puts the kernel's metric. A path through an entry of another table leads where that entry does.
 """
 
 from __future__ import annotations
@@ -28,6 +28,7 @@ from router_agent.model import (
     v6_keys,
 )
 from router_agent.vpp import layout
+from router_agent.vpp.routes import NO_INTERFACE
 from router_agent.vpp.session import VppSession
 from router_agent.vpp.stream import HEADER, Frames, framed
 
@@ -68,11 +69,29 @@ class Forwarding:
         }
         self._six = session.enumeration("vl_api_fib_path_nh_proto_t")["FIB_API_PATH_NH_PROTO_IP6"]
         self._known: dict[bytes, int] = {}
+        self._entries: dict[tuple[int, bytes], PathSet] = {}
+        """Where the entries of other tables lead, by table and address."""
+
+    async def refresh(self) -> None:
+        """Read the other tables, through whose entries routes of the default one may lead."""
+        self._entries.clear()
+        self._known.clear()
+        for entry in await self._session.call("ip_table_dump"):
+            family, table = Family.IPV6 if entry.table.is_ip6 else Family.IPV4, int(entry.table.table_id)
+            if table == 0:
+                continue
+            found = await self._read(family, table)
+            for address, number in zip(key_addresses(found.keys), found.paths.tolist(), strict=True):
+                self._entries[table, address.tobytes()] = self._ids[number]
 
     async def read(self, family: Family) -> Routes:
         """Return all entries of the default table."""
+        await self.refresh()
+        return await self._read(family, 0)
+
+    async def _read(self, family: Family, number: int) -> Routes:
         session = self._session
-        table = {"table_id": 0, "is_ip6": family is Family.IPV6, "name": ""}
+        table = {"table_id": number, "is_ip6": family is Family.IPV6, "name": ""}
         request = framed(session.pack("ip_route_v2_dump", context=1, src=0, table=table))
         request += framed(session.pack("control_ping", context=1))
         details, end = session.message_id("ip_route_v2_details"), session.message_id("control_ping_reply")
@@ -132,15 +151,21 @@ class Forwarding:
         used = [path for path in paths if int(path.preference) == best]
         names = {self._types.get(int(path.type), "") for path in used}
         if names == {"NORMAL"}:
+            through = self._entries.get((int(used[0].table_id), self._gateway(used[0])))
+            if through is not None and len(used) == 1 and used[0].sw_if_index == NO_INTERFACE:
+                return through
             return lowest_terms(PathSet.unicast(*(self._leg(path) for path in used)))
         return PathSet(_SPECIAL.get(names.pop(), _OTHER) if len(names) == 1 else _OTHER)
 
     def _leg(self, path: Any) -> Path:
-        address = path.nh.address
-        gateway = _bytes(address.ip6 if int(path.proto) == self._six else address.ip4)
+        gateway = self._gateway(path)
         port = self._ports.get(int(path.sw_if_index), -1)
         labels = tuple(int(entry.label) for entry in path.label_stack[: path.n_labels])
         return Path(port, gateway if any(gateway) else b"", max(1, int(path.weight)), labels)
+
+    def _gateway(self, path: Any) -> bytes:
+        address = path.nh.address
+        return _bytes(address.ip6 if int(path.proto) == self._six else address.ip4)
 
 
 def _bytes(address: Any) -> bytes:

@@ -228,6 +228,7 @@ class Trial:
 
     async def _looks_right(self, sample: list[tuple[Family, int]]) -> bool:
         assert self._forwarding is not None
+        await self._forwarding.refresh()
         for family, row in sample:
             wanted = self.kernel.expected(family, row)
             held = await self._forwarding.look_up(family, self.kernel.table[family][row])
