@@ -87,9 +87,13 @@ compare: PACKAGES += $(VM_PACKAGES)
 compare: setup ## the agent and linux-nl side by side in a virtual machine, an hour without KVM: VPP_DEBS=DIR
 	$(BIN)/python tests/guest/machine.py --compare --name compare $(if $(VPP_DEBS),--vpp-debs "$(VPP_DEBS)") $(ARGS)
 
+.PHONY: compare-bare
+compare-bare: setup ## the same on this kernel, without TAPs and links, at its speed: ARGS="--vpp PROGRAM"
+	$(BIN)/python -m tests.guest.comparison --bare --json build/comparison-bare.json $(ARGS)
+
 .PHONY: compare-docs
-compare-docs: setup ## put the figures of build/comparison.json into docs/comparison.md
-	$(BIN)/python -m tests.guest.comparison.report build/comparison.json docs/comparison.md
+compare-docs: setup ## put the figures of both into docs/comparison.md
+	$(BIN)/python -m tests.guest.comparison.report build/comparison.json build/comparison-bare.json docs/comparison.md
 
 .PHONY: test
 test: lint ## lint, types, unit and integration tests

@@ -15,15 +15,16 @@ import platform
 import subprocess
 import sys
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from router_agent.model import Family
 
+from .bed import BareBed, Bed
 from .contenders import contenders
 from .report import show
 from .steps import compare_one
-from .trial import POLL_SECONDS
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -37,13 +38,17 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--patience", type=float, default=90.0, help="seconds a step may take")
     parser.add_argument("--who", action="append", choices=sorted(known), help="whom, in this order")
     parser.add_argument("--twice", action="store_true", help="a second time in the opposite order")
+    parser.add_argument("--bare", action="store_true", help="without TAPs: no links, any kernel will do")
+    parser.add_argument("--vpp", default="vpp", metavar="PROGRAM", help="VPP with linux-nl beside it")
     parser.add_argument("--json", type=Path, default=Path("comparison.json"), metavar="FILE")
     options = parser.parse_args(arguments)
     order = options.who or ["router-agent", "linux-nl"]
     sizes = {Family.IPV4: options.ipv4, Family.IPV6: options.ipv6}
+    bed = BareBed if options.bare else Bed
     runs: list[dict[str, Any]] = []
     document: dict[str, Any] = {
-        "conditions": _conditions(sizes),
+        "title": "Without TAPs" if options.bare else "With TAPs",
+        "conditions": _conditions(sizes, options.vpp, bed),
         "settings": {name: known[name].settings for name in order},
         "runs": runs,
     }
@@ -52,7 +57,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
         runs.append(run)
         for name in names:
             steps, cases = asyncio.run(
-                compare_one(contenders()[name], sizes, patience=options.patience, say=_say)
+                compare_one(
+                    contenders()[name],
+                    sizes,
+                    bed_of=partial(bed, binary=options.vpp),
+                    patience=options.patience,
+                    say=_say,
+                )
             )
             run["steps"] += [result.as_json() for result in steps]
             run["cases"] += [case.as_json() for case in cases]
@@ -61,8 +72,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     return 0
 
 
-def _conditions(sizes: dict[Family, int]) -> str:
-    version = subprocess.run(["vpp", "--version"], check=True, capture_output=True, text=True).stdout
+def _conditions(sizes: dict[Family, int], program: str, bed: type[Bed]) -> str:
+    version = subprocess.run([program, "-version"], check=True, capture_output=True, text=True).stdout
     model = next(
         line.partition(":")[2].strip()
         for line in Path("/proc/cpuinfo").read_text().splitlines()
@@ -72,7 +83,7 @@ def _conditions(sizes: dict[Family, int]) -> str:
     return (
         f"{routes}; {' '.join(version.split()[:2])}, "
         f"Linux {platform.release()}, Python {platform.python_version()}, {os.cpu_count()} x {model}; "
-        f"looked at every {POLL_SECONDS} s."
+        f"VPP looked at every {bed.poll} s."
     )
 
 

@@ -21,7 +21,7 @@ from router_agent.lab.commands import run
 from router_agent.namespaces import inside
 from router_agent.vpp.process import VppProcess, startup_conf
 
-from .contenders import RECEIVE_BYTES, Contender
+from .contenders import RECEIVE_BYTES, Contender, Interfaces
 from .kernel import interface
 
 PORTS = (1, 2)
@@ -39,37 +39,54 @@ class Bed:
     Args:
         contender: whose VPP it is.
         directory: for configuration, sockets and logs; a short path.
+        binary: VPP's program.
+
+    Attributes:
+        interfaces: how an agent is told which VPP interface stands for which of the kernel's.
+        links: whether links can be lost and VPP be restarted.
+        poll: seconds between two looks at VPP.
     """
 
-    def __init__(self, contender: Contender, directory: Path) -> None:
+    interfaces: Interfaces = "auto"
+    links = True
+    poll = 0.25
+
+    def __init__(self, contender: Contender, directory: Path, binary: str = "vpp") -> None:
         tag = f"c{secrets.token_hex(3)}"
         self.directory = directory
         self.control, self._far = f"{tag}cp", f"{tag}far"
         self._members = {port: f"{tag}v{port}" for port in PORTS}
+        self.vpp = self._vpp(contender, binary)
+
+    def _vpp(self, contender: Contender, binary: str) -> VppProcess:
         options = "\n".join(f"  {line}" for line in (f"default netns {self.control}", *contender.linux_cp))
         config = startup_conf(
-            runtime_dir=directory,
+            runtime_dir=self.directory,
             heap="1G",
             statseg="256M",
             buffers=8192,
             plugins=(*PLUGINS, *contender.plugins),
             stanzas=(f"linux-cp {{\n{options}\n}}", *contender.stanzas),
         )
-        self.vpp = VppProcess(runtime_dir=directory, config=config)
+        return VppProcess(runtime_dir=self.directory, config=config, binary=binary)
 
     def build(self, stack: ExitStack) -> None:
         """Make namespaces and cables; they go with the stack."""
         for name, value in _SETTINGS.items():
+            stack.callback(run, ["sysctl", "-qw", f"{name}={run(['sysctl', '-n', name]).strip()}"])
             run(["sysctl", "-qw", f"{name}={value}"])
         for namespace in (self.control, self._far):
             run(["ip", "netns", "add", namespace])
             stack.callback(run, ["ip", "netns", "del", namespace])
+        run(["ip", "-n", self.control, "link", "set", "lo", "up"])
+        self._lay_cables()
+        stack.callback(self.vpp.stop)
+
+    def _lay_cables(self) -> None:
         for port, member in self._members.items():
             run(["ip", "link", "add", member, "type", "veth", "peer", "name", f"p{port}", "netns", self._far])
             run(["ip", "-n", self._far, "link", "set", f"p{port}", "up"])
             run(["ip", "link", "set", member, "up"])
-        run(["ip", "-n", self.control, "link", "set", "lo", "up"])
-        stack.callback(self.vpp.stop)
 
     def start_vpp(self) -> None:
         """Start VPP and make its ports and their pairs."""
@@ -87,6 +104,9 @@ class Bed:
             if said:
                 raise RuntimeError(f"lcp create: {said}")
         self._stop_polling()
+        self._configure_ports()
+
+    def _configure_ports(self) -> None:
         for port in PORTS:
             for name, value in _PORT_SETTINGS.items():
                 self.sysctl(f"net.ipv6.conf.{interface(port)}.{name}={value}")
@@ -111,7 +131,7 @@ class Bed:
             known = {name: index for index, name in socket.if_nameindex()}
         return {known[interface(port)]: port for port in PORTS if interface(port) in known}
 
-    def bond_of(self, port: int) -> str:
+    def port_of(self, port: int) -> str:
         """Return VPP's name of a port."""
         return f"BondEthernet{port}"
 
@@ -139,3 +159,56 @@ class Bed:
             if time.monotonic() > deadline:
                 raise RuntimeError(f"waited {_LINK_SECONDS:.0f} s for {what}")
             time.sleep(0.05)
+
+
+class BareBed(Bed):
+    """A bed without TAPs, for kernels that have no vhost-net: rates and routes, but no links.
+
+        namespace cp   eth1 and eth2, ifindex 2 and 3, on veth pairs; VPP with loop0 and loop1 for them
+
+    linux-nl is the real one. The pairs are declared by VPP's own unit-test plugin, which gives the n-th pair
+    the kernel interface with index n, of VPP's namespace; the agent is told by name.
+    """
+
+    interfaces: Interfaces = {interface(port): f"loop{port - 1}" for port in PORTS}  # noqa: RUF012
+    links = False
+    poll = 0.05
+
+    def _vpp(self, contender: Contender, binary: str) -> VppProcess:
+        plugins = ("linux_cp_plugin.so", "linux_cp_unittest_plugin.so") if contender.plugins else ()
+        config = startup_conf(
+            runtime_dir=self.directory,
+            heap="4G",
+            statseg="1G",
+            plugins=(*plugins, *contender.plugins),
+            stanzas=contender.stanzas,
+        )
+        return VppProcess(runtime_dir=self.directory, namespace=self.control, config=config, binary=binary)
+
+    def _lay_cables(self) -> None:
+        for port in PORTS:
+            peer = f"p{port}"
+            words = (
+                f"link add {interface(port)} index {port + 1} type veth peer name {peer} netns {self._far}"
+            )
+            self.ip(*words.split())
+            run(["ip", "-n", self._far, "link", "set", peer, "up"])
+
+    def start_vpp(self) -> None:
+        """Start VPP, make its ports and, for linux-nl, their pairs."""
+        self.vpp.start()
+        for _ in range(2 * (len(PORTS) + 1)):
+            self.vpp.cli("create loopback interface")
+        for port in PORTS:
+            self.vpp.cli(f"set interface state {self.port_of(port)} up")
+        if "linux_nl_plugin.so" in self.vpp.config:
+            # The first pair is that of index 1, which is lo.
+            for phy, host in (("loop4", "loop5"), ("loop0", "loop2"), ("loop1", "loop3")):
+                said = self.vpp.cli(f"test lcp add phy {phy} host {host}").strip()
+                if said:
+                    raise RuntimeError(f"test lcp add: {said}")
+        self._configure_ports()
+
+    def port_of(self, port: int) -> str:
+        """See `Bed`."""
+        return f"loop{port - 1}"

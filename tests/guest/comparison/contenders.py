@@ -7,6 +7,7 @@ import sys
 import time
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Literal
 
 import yaml
 
@@ -15,6 +16,10 @@ from router_agent.observe.answers import PipelineStatus
 
 _STOP_SECONDS = 30.0
 RECEIVE_BYTES = 128 << 20
+
+Interfaces = Literal["auto"] | dict[str, str]
+"""linux-cp's pairs, or kernel interface to VPP interface."""
+
 AUDIT_RATE = 250
 """Look-ups a second of the agent's audit. Its default, 5,000, would keep an emulated processor busy."""
 
@@ -42,8 +47,14 @@ class Contender:
         """The process that follows the kernel, where it is not VPP."""
         return None
 
-    def start(self, directory: Path, namespace: str) -> None:
-        """Start what runs beside VPP."""
+    def start(self, directory: Path, namespace: str, interfaces: Interfaces) -> None:
+        """Start what runs beside VPP.
+
+        Args:
+            directory: with VPP's API socket.
+            namespace: of the control plane.
+            interfaces: which VPP interface stands for which of the kernel's.
+        """
 
     def stop(self) -> None:
         """Stop it."""
@@ -65,7 +76,7 @@ class Agent(Contender):
         """See `Contender`."""
         return self._process.pid if self._process else None
 
-    def start(self, directory: Path, namespace: str) -> None:
+    def start(self, directory: Path, namespace: str, interfaces: Interfaces) -> None:
         """See `Contender`."""
         socket = directory / "agent.sock"
         config = directory / "agent.yaml"
@@ -75,8 +86,8 @@ class Agent(Contender):
             "fib": {
                 "kind": "vpp",
                 "api_socket": str(directory / "api.sock"),
-                "interfaces": "auto",
-                "mirror": ["links", "addresses"],
+                "interfaces": interfaces,
+                "mirror": ["links", "addresses"] if interfaces == "auto" else [],
             },
             "audit": {"rate": AUDIT_RATE},
         }

@@ -1,6 +1,6 @@
 """The tables of a comparison: in a terminal, and in docs/comparison.md.
 
-python -m tests.guest.comparison.report build/comparison.json docs/comparison.md
+python -m tests.guest.comparison.report build/comparison.json build/comparison-bare.json docs/comparison.md
 """
 
 from __future__ import annotations
@@ -55,11 +55,11 @@ def show(document: Mapping[str, Any]) -> None:
 
 def markdown(document: Mapping[str, Any]) -> str:
     """Return the tables as docs/comparison.md holds them."""
-    lines = [document["conditions"], ""]
+    lines = [f"### {document['title']}", "", document["conditions"], ""]
     for who, settings in document["settings"].items():
         lines.append(f"- **{who}**: {settings}.")
     for number, run in enumerate(document["runs"], 1):
-        lines += ["", f"### Run {number}: {', then '.join(run['order'])}", ""]
+        lines += ["", f"#### Run {number}: {', then '.join(run['order'])}", ""]
         lines += _table(
             _STEP_COLUMNS, ("---", "---", "---:", "---:", "---:", "---:", "---"), _step_cells(run["steps"])
         )
@@ -117,18 +117,18 @@ def _verdict(case: Row | None) -> str:
 def main(arguments: Sequence[str] | None = None) -> int:
     """Put the figures of a comparison between the markers of a Markdown file; return the exit code."""
     parser = argparse.ArgumentParser(description=main.__doc__)
-    parser.add_argument("figures", type=Path)
+    parser.add_argument("figures", type=Path, nargs="+")
     parser.add_argument("document", type=Path)
     options = parser.parse_args(arguments)
-    if not options.figures.exists():
-        print(f"found no {options.figures}, expected the figures of a run; run make compare", file=sys.stderr)
+    if absent := [str(file) for file in options.figures if not file.exists()]:
+        print(f"found no {', '.join(absent)}; run make compare and make compare-bare", file=sys.stderr)
         return 2
     before, begin, rest = options.document.read_text().partition(BEGIN)
     _, end, after = rest.partition(END)
     if not begin or not end:
         print(f"found no {BEGIN} ... {END} in {options.document}", file=sys.stderr)
         return 2
-    tables = markdown(json.loads(options.figures.read_text()))
+    tables = "\n".join(markdown(json.loads(file.read_text())) for file in options.figures)
     options.document.write_text(f"{before}{BEGIN}\n{tables}{END}{after}")
     return 0
 

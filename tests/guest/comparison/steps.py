@@ -29,19 +29,25 @@ Groups = Mapping[Family, I64]
 
 
 async def compare_one(
-    contender: Contender, sizes: Mapping[Family, int], *, patience: float, say: Callable[[str], None]
+    contender: Contender,
+    sizes: Mapping[Family, int],
+    *,
+    bed_of: Callable[[Contender, Path], Bed],
+    patience: float,
+    say: Callable[[str], None],
 ) -> tuple[list[Result], list[CaseResult]]:
     """Take one contender through all steps, on a fresh VPP and an empty kernel table.
 
     Args:
         contender: whom.
         sizes: routes of each family.
+        bed_of: makes the bed, given a directory.
         patience: seconds a step may take.
         say: takes lines for people.
     """
     ids: Interner[PathSet] = Interner()
     with TemporaryDirectory(prefix="c") as directory, ExitStack() as stack:
-        bed = Bed(contender, Path(directory))
+        bed = bed_of(contender, Path(directory))
         bed.build(stack)
         kernel = Kernel(bed.control, sizes, ids)
         stack.callback(kernel.close)
@@ -82,12 +88,17 @@ class _Course:
         await self._step("back", lambda: self._hops(None), full, record=False)
         await self._step("overrun: the reader stands still until events are lost", self._overrun, full)
         await self._step("back", lambda: kernel.write(full), full, record=False)
+        if self._bed.links:
+            await self._links()
+        await self._step("clear", lambda: kernel.write(none), none, record=False)
+
+    async def _links(self) -> None:
+        full = self._full
         await self._step("the cable of a port pulled", self._pull_cable, full)
         await self._step("plugged in, routes installed again", self._plug_in, full)
         await self._step("a port set down by its operator", self._down, full)
         await self._step("set up, routes installed again", self._up, full)
         await self._step("VPP killed, pairs and routes made again", self._restart, full, restarts=True)
-        await self._step("clear", lambda: kernel.write(none), none, record=False)
 
     async def start_over(self, groups: Groups) -> None:
         """Bring the contender back to a right FIB with these routes: VPP and all anew, then the routes.
@@ -97,9 +108,9 @@ class _Course:
         """
         kernel, absent = self._kernel, {f: np.full(len(g), ABSENT) for f, g in self._full.items()}
         await asyncio.to_thread(self._contender.stop)
+        kernel.write(absent)
         await asyncio.to_thread(self._bed.vpp.kill)
         kernel.all_lost()
-        kernel.write(absent)
         await self._trial.step("start over", self._start, restarts=True, record=False)
         found = await self._trial.step("table", lambda: kernel.write(groups or absent), record=False)
         if not found.right:
@@ -122,7 +133,7 @@ class _Course:
         began = time.monotonic()
         self._bed.start_vpp()
         self._kernel.prepare()
-        self._contender.start(self._bed.directory, self._bed.control)
+        self._contender.start(self._bed.directory, self._bed.control, self._bed.interfaces)
         if isinstance(self._contender, Agent):
             self._contender.wait_answers(_ANSWER_SECONDS)
         self._bed.wait_carriers()

@@ -1,8 +1,8 @@
 """One step of one contender: do it, look until VPP is right, measure.
 
-Looking is the same for both: every `POLL_SECONDS` a few prefixes are looked up in VPP through its API, those
-written last first, and the look ends at the first that is wrong. When all are right the whole of VPP's FIB is
-compared with the whole of the kernel's table. Times are those of the look, not of the comparison.
+Looking is the same for both: every `Bed.poll` seconds a few prefixes are looked up in VPP through its API,
+those written last first, and the look ends at the first that is wrong. When all are right the whole of VPP's
+FIB is compared with the whole of the kernel's table. Times are those of the look, not of the comparison.
 """
 
 from __future__ import annotations
@@ -26,7 +26,6 @@ from .forwarding import Forwarding
 from .kernel import Kernel
 from .routes import Difference, compare, lowest_terms, within
 
-POLL_SECONDS = 0.25
 _PAUSE_SECONDS = 2.0
 """From a comparison that found VPP wrong to the next."""
 _SAMPLE = 24
@@ -128,7 +127,7 @@ class Trial:
         session = VppSession(api_socket=self.bed.vpp.api_socket, name="comparison")
         await session.open()
         interfaces = await session.call("sw_interface_dump", sw_if_index=0xFFFFFFFF)
-        bonds = {self.bed.bond_of(port): port for port in (1, 2)}
+        bonds = {self.bed.port_of(port): port for port in (1, 2)}
         ports = {int(i.sw_if_index): bonds[i.interface_name] for i in interfaces if i.interface_name in bonds}
         self._session = session
         self._forwarding = Forwarding(session, ports, self._ids)
@@ -216,7 +215,7 @@ class Trial:
                 usage = self._usage()
                 wrong = await self.difference()
                 return (None if not wrong.none else now - began), usage, wrong
-            await asyncio.sleep(POLL_SECONDS)
+            await asyncio.sleep(self.bed.poll)
 
     def _sample(self) -> list[tuple[Family, int]]:
         """Return prefixes to look at: the last of every kind that was written, and some others."""
