@@ -13,6 +13,7 @@ from tempfile import TemporaryDirectory
 
 import numpy as np
 
+from router_agent.fibs.fib import FibLostError
 from router_agent.model import I64, Family, Interner, PathSet
 from router_agent.namespaces import inside
 
@@ -56,6 +57,9 @@ async def compare_one(
         try:
             await _Course(trial).run()
             cases = await run_cases(trial, lambda: _Course(trial).start_over({}))
+        except FibLostError as error:
+            state = "runs" if bed.vpp.running else "has ended"
+            raise RuntimeError(f"{error}; VPP {state}, its log ends:\n{bed.vpp.log_tail()}") from error
         finally:
             await trial.disconnect()
         return trial.results, cases
