@@ -244,9 +244,10 @@ class Audit:
     async def _look_up_everything(self, reconciler: Reconciler, pace: _Pace, tally: Tally) -> None:
         fib, covered = self.pipeline.fib, np.zeros(8 * reconciler.family.address_bytes + 1, np.int64)
         for rows in reconciler.held.chunks(pace.step):
+            # Row numbers are good for as long as nothing else runs: routes may go while we wait.
+            keys = reconciler.held.keys(rows)
             await pace.wait(len(rows), busy=self.pipeline.pending > pace.step)
             self._require_in_sync()
-            keys = reconciler.held.keys(rows)
             began = time.monotonic()
             seen = await fib.look_up(reconciler.family, reconciler.table, keys)
             pace.took(time.monotonic() - began)

@@ -164,9 +164,13 @@ class RouteLookups:
 
     def _encode(self, family: Family, table: int, keys: U64) -> bytes:
         """Return framed look-ups whose contexts are their row numbers, closed by a ping."""
+        lengths = key_lengths(keys)
+        if lengths.max(initial=0) > 8 * family.address_bytes:
+            # VPP 26.06 takes any length, reads beyond its tables and ends.
+            raise ValueError(f"an {family.label} prefix of length {lengths.max()} cannot be looked up")
         rows = np.repeat(self._template(family, table)[None], len(keys), axis=0)
         rows[:, self._address[family]] = key_addresses(keys)
-        rows[:, self._length] = key_lengths(keys)
+        rows[:, self._length] = lengths
         rows[:, self._context] = np.arange(len(keys), dtype="<u4").view(np.uint8).reshape(-1, 4)
         ping = self._session.pack("control_ping", context=1, client_index=self._client_index)
         return rows.tobytes() + framed(ping)

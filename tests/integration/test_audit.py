@@ -23,11 +23,13 @@ from pathlib import Path as FilePath
 import numpy as np
 import pytest
 
-from router_agent.audit import Audit, AuditBrokenOffError
+from router_agent.audit import Audit, AuditBrokenOffError, _Pace
 from router_agent.feeds.kernel import KernelFeed
+from router_agent.fibs.fib import LookedUp
 from router_agent.fibs.vpp import VppFib
 from router_agent.model import (
     ABSENT,
+    U64,
     Family,
     Path,
     PathSet,
@@ -233,6 +235,37 @@ async def test_churn_is_never_taken_for_a_fault(namespace: str, vpp: VppProcess)
         await in_sync(pipeline)
         assert not (await audit.read()).found
         assert audit.repaired == 0
+
+
+async def test_routes_that_go_while_an_audit_waits_are_not_asked_for_by_their_old_places(
+    namespace: str, vpp: VppProcess, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A table that has become empty begins anew: what stands at a row then is no prefix."""
+    async with running(between(namespace, vpp)) as pipeline:
+        audit = audit_of(pipeline)
+        held = {family: reconciler.held for (family, _), reconciler in pipeline.reconcilers.items()}
+        known = {family: set(map(tuple, table.keys(table.rows()))) for family, table in held.items()}
+        asked: set[tuple[Family, tuple[int, ...]]] = set()
+        look_up, wait = pipeline.fib.look_up, _Pace.wait
+
+        async def noting(family: Family, table: int, keys: U64) -> LookedUp:
+            asked.update((family, tuple(key)) for key in keys)
+            return await look_up(family, table, keys)
+
+        async def losing_everything(pace: _Pace, count: int, *, busy: bool) -> None:
+            ip(namespace, *(f"link set {port} down" for port in PORTS))
+            async with asyncio.timeout(SECONDS):
+                while any(map(len, held.values())):
+                    await asyncio.sleep(0.05)
+            await in_sync(pipeline)
+            await wait(pace, count, busy=busy)
+
+        monkeypatch.setattr(pipeline.fib, "look_up", noting)
+        monkeypatch.setattr(_Pace, "wait", losing_everything)
+        assert not (await audit.check(FAST)).found
+        assert asked
+        assert [key for family, key in asked if key not in known[family]] == []
+        assert vpp.running
 
 
 @asynccontextmanager
