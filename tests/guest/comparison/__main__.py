@@ -42,7 +42,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--vpp", default="vpp", metavar="PROGRAM", help="VPP with linux-nl beside it")
     parser.add_argument("--json", type=Path, default=Path("comparison.json"), metavar="FILE")
     options = parser.parse_args(arguments)
-    order = options.who or ["router-agent", "linux-nl"]
+    order = options.who or list(known)
     sizes = {Family.IPV4: options.ipv4, Family.IPV6: options.ipv6}
     bed = BareBed if options.bare else Bed
     runs: list[dict[str, Any]] = []
@@ -83,7 +83,7 @@ def _conditions(sizes: dict[Family, int], program: str, bed: type[Bed]) -> str:
     return (
         f"{routes}; {' '.join(version.split()[:2])}, "
         f"Linux {platform.release()}, Python {platform.python_version()}, {os.cpu_count()} x {model}; "
-        f"VPP looked at every {bed.poll} s."
+        f"VPP looked at every {bed.poll} s.{bed.remark}"
     )
 
 

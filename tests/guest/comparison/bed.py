@@ -45,11 +45,13 @@ class Bed:
         interfaces: how an agent is told which VPP interface stands for which of the kernel's.
         links: whether links can be lost and VPP be restarted.
         poll: seconds between two looks at VPP.
+        remark: what differs from the contenders' settings, for people.
     """
 
     interfaces: Interfaces = "auto"
     links = True
     poll = 0.25
+    remark = ""
 
     def __init__(self, contender: Contender, directory: Path, binary: str = "vpp") -> None:
         tag = f"c{secrets.token_hex(3)}"
@@ -173,6 +175,7 @@ class BareBed(Bed):
     interfaces: Interfaces = {interface(port): f"loop{port - 1}" for port in PORTS}  # noqa: RUF012
     links = False
     poll = 0.05
+    remark = " The agent is told the interfaces by name and mirrors nothing; linux-cp has no options set."
 
     def _vpp(self, contender: Contender, binary: str) -> VppProcess:
         plugins = ("linux_cp_plugin.so", "linux_cp_unittest_plugin.so") if contender.plugins else ()
