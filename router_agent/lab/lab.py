@@ -37,7 +37,7 @@ from router_agent.lab.topology import RUNTIME, Topology
 from router_agent.lab.upstream import Upstream
 from router_agent.model import MAIN_TABLE, Family
 from router_agent.namespaces import inside
-from router_agent.traffic.ledger import CounterSource
+from router_agent.traffic.counters.source import CounterSource
 from router_agent.traffic.scenario import Destinations, Endpoints, Port
 
 EXABGP_PROTOCOL = 45
@@ -296,8 +296,7 @@ class Lab:
     def endpoints(self) -> Endpoints:
         """The tester's ports for a traffic check; it sends on ``in``."""
         return Endpoints(
-            tuple(Port(port.name, port.far_name, self.topology.tester, port.mac) for port in (OUT, IN)),
-            ingress=1,
+            tuple(Port(port.name, port.far_name, self.topology.tester, port.mac) for port in (OUT, IN))
         )
 
     def destinations(self, count: int | None = None, *, seed: int = 1) -> Destinations:
@@ -309,7 +308,7 @@ class Lab:
         """
         keys = {family: self.table.keys(family) for family in Family}
         expected = {family: expected_port(column) for family, column in keys.items()}
-        return Destinations.draw(keys, expected, count=count, seed=seed)
+        return Destinations.draw(keys, expected, count=count, ingress=1, seed=seed)
 
     def counters(self) -> list[CounterSource]:
         """Return the forwarding plane's counters for the packet ledger."""

@@ -16,9 +16,9 @@ from router_agent.lab.errors import LabError
 from router_agent.lab.plan import PORTS
 from router_agent.lab.render import render
 from router_agent.lab.topology import Topology
-from router_agent.traffic.counters import KernelForwarder
-from router_agent.traffic.ledger import CounterSource
-from router_agent.traffic.vpp_counters import VppForwarder
+from router_agent.traffic.counters.kernel import KernelForwarder
+from router_agent.traffic.counters.source import CounterSource
+from router_agent.traffic.counters.vpp import VppForwarder
 from router_agent.vpp.ports import create_host_port
 from router_agent.vpp.process import VppProcess, VppProcessError
 from router_agent.vpp.session import VppSession

@@ -27,10 +27,10 @@ from router_agent.lab.lab import Advertise, FibKind, Lab, SpeakerKind, default_f
 from router_agent.lab.show import Stage, Stages, ways_in
 from router_agent.lab.table import FULL_IPV4, FULL_IPV6, Table, generated_table, read_table
 from router_agent.lab.topology import Topology
-from router_agent.traffic.check import CheckResult, run_check
+from router_agent.traffic.judgement.verdict import Outcome
+from router_agent.traffic.measurements.check import CheckResult, run_check
+from router_agent.traffic.report.terminal import render_terminal
 from router_agent.traffic.scenario import Scenario
-from router_agent.traffic.terminal import render_terminal
-from router_agent.traffic.verdict import Outcome
 
 PROOF_PREFIXES = 20_000
 """Prefixes a port proof sends to; at least 10,000 are asked for."""

@@ -24,8 +24,8 @@ from router_agent.lab.watch import NetlinkQueues, Watch
 from router_agent.model import I64, MAIN_TABLE, U32, U64, Family, Mask
 from router_agent.observe.answers import PipelineStatus, State
 from router_agent.prefix_table import PrefixTable
-from router_agent.traffic.background import BackgroundTraffic
-from router_agent.traffic.ledger import Ledger, LedgerKeeper
+from router_agent.traffic.generators.background import BackgroundTraffic
+from router_agent.traffic.judgement.ledger import Ledger, LedgerKeeper
 from router_agent.traffic.scenario import Destinations, Scenario
 
 AGENT, VPP = "agent", "VPP"
@@ -258,15 +258,10 @@ def _destinations(churn: Churn, offered: Load) -> tuple[Destinations, Mask]:
 
     def draw(rows: Callable[[Family], I64], count: int) -> Destinations:
         keys = {family: whole[family][rows(family)] for family in Family}
-        return Destinations.draw(keys, count=count, table=whole)
+        return Destinations.draw(keys, count=count, table=whole, ingress=1)
 
     stay, change = draw(churn.rows_that_stay, offered.staying), draw(churn.rows_that_change, offered.changing)
-    both = Destinations(
-        np.concatenate((stay.families, change.families)),
-        np.concatenate((stay.addresses, change.addresses)),
-        np.concatenate((stay.lengths, change.lengths)),
-        np.concatenate((stay.expected, change.expected)),
-    )
+    both = Destinations.joined((stay, change))
     return both, np.arange(len(both)) < len(stay)
 
 

@@ -1,4 +1,5 @@
-"""Traffic checks: scenario → generator → search → ledger → verdict → report.
+"""Traffic checks: scenario → generators, counters → judgement → measurements → report.
 
-`check.run_check` is the whole way; `background.BackgroundTraffic` sends while something else is done.
+`measurements.check.run_check` is the whole way; `generators.background.BackgroundTraffic` sends while
+something else is done.
 """

@@ -6,7 +6,7 @@ import testinfra.host
 
 from router_agent.lab.vm.plan import DEVICES, LAN, UPLINK
 from router_agent.lab.vm.traffic import prove_forwarding
-from router_agent.traffic.verdict import Outcome
+from router_agent.traffic.judgement.verdict import Outcome
 
 from .conftest import Router
 

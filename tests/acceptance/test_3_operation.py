@@ -11,7 +11,7 @@ from router_agent.lab.vm.inventory import STATIC
 from router_agent.lab.vm.plan import DEVICES, HOST, LAN, MANAGEMENT, UPLINK
 from router_agent.lab.vm.pop import VirtualPop
 from router_agent.lab.vm.traffic import prove_forwarding
-from router_agent.traffic.verdict import Outcome
+from router_agent.traffic.judgement.verdict import Outcome
 
 from .conftest import power_cycle
 

@@ -33,7 +33,7 @@ from router_agent.lab.table import Table, generated_table, read_table
 from router_agent.model import Family, Interner, Link, Mask, Operation, Path, PathSet, RouteBatch
 from router_agent.observe.answers import AuditRequest, State
 from router_agent.pipeline import Pipeline
-from router_agent.traffic.background import BackgroundTraffic
+from router_agent.traffic.generators.background import BackgroundTraffic
 from router_agent.traffic.scenario import Scenario
 from router_agent.vpp.process import VppProcess
 

@@ -45,7 +45,7 @@ from router_agent.netlink.links import parse_link
 from router_agent.netlink.messages import Messages, attribute, message
 from router_agent.netlink.sockets import EventSocket
 from router_agent.observe.answers import State
-from router_agent.traffic.vpp_counters import VppForwarder
+from router_agent.traffic.counters.vpp import VppForwarder
 from router_agent.vpp import ports
 from router_agent.vpp.next_hops import DEFAULT_TABLE
 from router_agent.vpp.process import VppProcess

@@ -26,15 +26,15 @@ import numpy as np
 from router_agent.mmsg import SendRing
 from router_agent.model import Prefix
 from router_agent.namespaces import inside
-from router_agent.traffic.board import Board
-from router_agent.traffic.capture import Capture
-from router_agent.traffic.counters import KernelForwarder
-from router_agent.traffic.generator import TrialResult
-from router_agent.traffic.ledger import Ledger, LedgerKeeper
-from router_agent.traffic.receiver import FRAMES, ReceiveJob, mark
+from router_agent.traffic.counters.kernel import KernelForwarder
+from router_agent.traffic.generators.generator import TrialResult
+from router_agent.traffic.generators.sockets.board import Board
+from router_agent.traffic.generators.sockets.capture import Capture
+from router_agent.traffic.generators.sockets.generator import SocketsGenerator
+from router_agent.traffic.generators.sockets.receiver import FRAMES, ReceiveJob, mark
+from router_agent.traffic.judgement.ledger import Ledger, LedgerKeeper
+from router_agent.traffic.measurements.search import find_rate
 from router_agent.traffic.scenario import Destinations, Endpoints, Goal, Port, Scenario, Search
-from router_agent.traffic.search import find_rate
-from router_agent.traffic.sockets import SocketsGenerator
 
 DESTINATIONS = 10_000
 SECONDS = 2.0

@@ -34,7 +34,7 @@ from router_agent.lab.plane import VppPlane, vpp_available
 from router_agent.lab.table import generated_table
 from router_agent.model import Family
 from router_agent.observe.answers import State
-from router_agent.traffic.background import BackgroundTraffic
+from router_agent.traffic.generators.background import BackgroundTraffic
 from router_agent.traffic.scenario import Destinations
 
 from .conftest import FAULTS, Fault
@@ -417,9 +417,7 @@ def test_withdraw_and_announce_a_hundred_thousand(lab: Lab, request: pytest.Fixt
     stays = np.array([_covered_alone(every, row, staying) for row in range(len(every))])
     assert stays.sum() >= 500
     chosen = np.flatnonzero(stays)
-    destinations = Destinations(
-        every.families[chosen], every.addresses[chosen], every.lengths[chosen], every.expected[chosen]
-    )
+    destinations = every.rows(chosen)
     with fault(request, lab, "100,000 others withdrawn and announced again", destinations) as running:
         lab.upstream.withdraw(100_000)
         settle(lab)

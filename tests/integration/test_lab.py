@@ -23,9 +23,9 @@ from router_agent.lab.plane import VppPlane
 from router_agent.lab.table import generated_table
 from router_agent.lab.topology import FRR_RUNTIME, RUNTIME, SHARED_MEMORY, Topology
 from router_agent.model import Family
-from router_agent.traffic.check import CheckResult, run_check
+from router_agent.traffic.judgement.verdict import Outcome
+from router_agent.traffic.measurements.check import CheckResult, run_check
 from router_agent.traffic.scenario import Scenario
-from router_agent.traffic.verdict import Outcome
 
 pytestmark = [pytest.mark.root, pytest.mark.daemons]
 

@@ -22,15 +22,15 @@ import pytest
 
 from router_agent.model import Prefix
 from router_agent.namespaces import inside
-from router_agent.traffic.background import BackgroundTraffic
-from router_agent.traffic.capture import Capture
-from router_agent.traffic.check import run_check
-from router_agent.traffic.counters import KernelForwarder, driver_of
-from router_agent.traffic.generator import GeneratorError, TrialResult
-from router_agent.traffic.ledger import Side
-from router_agent.traffic.scenario import Destinations, Endpoints, Goal, Port, Scenario, Search
-from router_agent.traffic.sockets import SocketsGenerator
-from router_agent.traffic.verdict import Outcome
+from router_agent.traffic.counters.kernel import KernelForwarder, driver_of
+from router_agent.traffic.counters.source import Side
+from router_agent.traffic.generators.background import BackgroundTraffic
+from router_agent.traffic.generators.generator import GeneratorError, TrialResult
+from router_agent.traffic.generators.sockets.capture import Capture
+from router_agent.traffic.generators.sockets.generator import SocketsGenerator
+from router_agent.traffic.judgement.verdict import Outcome
+from router_agent.traffic.measurements.check import run_check
+from router_agent.traffic.scenario import Destinations, Endpoints, FrameSizes, Goal, Port, Scenario, Search
 
 pytestmark = [pytest.mark.root, pytest.mark.timeout(60)]
 
@@ -165,7 +165,7 @@ def test_a_loss_free_trial_passes_and_leaves_reports(router: Router, tmp_path: P
     sent = result.trial.sent
     assert sent == pytest.approx(6_000, rel=0.3)
     assert (result.trial.lost, result.trial.duplicates, result.ledger.unaccounted) == (0, 0, 0)
-    assert result.trial.received_by_port == [0, *(sent_by(result.trial, port) for port in (EAST, SOUTH))]
+    assert result.trial.received_by_port == (0, *(sent_by(result.trial, port) for port in (EAST, SOUTH)))
     assert result.trial.sent_to.sum() == result.trial.series.sent.sum() == sent
     assert result.trial.series.received.sum() == sent
     assert (result.proof.right, result.proof.by_port) == (300, {"west": 0, "east": 150, "south": 150})
@@ -246,7 +246,7 @@ def test_a_receiver_with_a_tiny_ring_is_invalid_and_named(router: Router) -> Non
     )
     assert result.verdict.outcome is Outcome.INVALID, result.verdict.reason
     assert "the tester was the limit" in result.verdict.reason
-    assert "capture ring of port" in result.verdict.reason
+    assert "tester's capture of port" in result.verdict.reason
     assert result.ledger is not None
     assert result.trial is not None
     assert result.ledger.dropped(Side.TESTER) == result.trial.lost > 0
@@ -314,7 +314,7 @@ def test_duplicates_and_overtaken_packets_are_counted(router: Router) -> None:
         subprocess.run([*tc, "qdisc", "del", "dev", "to-east", "clsact"], check=True)
     by_east = sent_by(result, EAST)
     assert (result.lost, result.duplicates) == (0, by_east)
-    assert result.received_by_port == [0, by_east, result.sent]
+    assert result.received_by_port == (0, by_east, result.sent)
 
 
 def test_streams_do_not_see_each_other(router: Router) -> None:
@@ -333,7 +333,7 @@ def test_streams_do_not_see_each_other(router: Router) -> None:
 
 
 def test_big_frames_arrive_too(router: Router) -> None:
-    with SocketsGenerator(scenario(frame_bytes=1_500), router.endpoints) as generator:
+    with SocketsGenerator(scenario(frames=FrameSizes.of(1_500)), router.endpoints) as generator:
         result = generator.start(1_000, 0.2).finish()
     assert (result.intended, result.lost) == (200, 0)
     assert result.sent > 100

@@ -12,11 +12,11 @@ from pathlib import Path
 
 import pytest
 
-from router_agent.traffic.check import run_check
-from router_agent.traffic.ledger import CounterError, Side
+from router_agent.traffic.counters.source import CounterError, Side
+from router_agent.traffic.counters.vpp import VppForwarder
+from router_agent.traffic.judgement.verdict import Outcome
+from router_agent.traffic.measurements.check import run_check
 from router_agent.traffic.scenario import Destinations, Endpoints, Goal, Port, Scenario
-from router_agent.traffic.verdict import Outcome
-from router_agent.traffic.vpp_counters import VppForwarder
 from router_agent.vpp.process import VppProcess
 
 pytestmark = [

@@ -24,7 +24,7 @@ from router_agent.lab.table import Table, generated_table
 from router_agent.model import Family, PathSet, RouteType, prefixes_of
 from router_agent.namespaces import inside
 from router_agent.observe.answers import PipelineStatus, State
-from router_agent.traffic.background import BackgroundTraffic
+from router_agent.traffic.generators.background import BackgroundTraffic
 from router_agent.traffic.scenario import Destinations, Scenario
 from router_agent.vpp.resolved import ResolvedReader
 from router_agent.vpp.session import VppSession

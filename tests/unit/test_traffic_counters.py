@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from router_agent.traffic.counters import (
+from router_agent.traffic.counters.kernel import (
     HostBacklog,
     KernelForwarder,
     PortCounters,
@@ -17,8 +17,8 @@ from router_agent.traffic.counters import (
     parse_lines,
     parse_pairs,
 )
-from router_agent.traffic.ledger import CounterError, Side
-from router_agent.traffic.vpp_counters import VppForwarder
+from router_agent.traffic.counters.source import CounterError, Side
+from router_agent.traffic.counters.vpp import VppForwarder
 
 DEV = """\
 Inter-|   Receive                                                |  Transmit

@@ -11,8 +11,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from router_agent.model import Prefix
-from router_agent.traffic.frames import Frames, build
-from router_agent.traffic.scenario import Destinations
+from router_agent.traffic.generators.frames import Frames, build
+from router_agent.traffic.scenario import Destinations, FrameSizes
 
 GATEWAY, SOURCE = bytes.fromhex("020000000001"), bytes.fromhex("020000000002")
 SOURCES = (IPv4Network("198.18.0.0/15"), IPv6Network("2001:2::/48"))
@@ -25,7 +25,7 @@ def frames(prefixes: list[Prefix], frame_bytes: int) -> tuple[Destinations, Fram
     destinations = Destinations.of(prefixes)
     made = build(
         destinations,
-        frame_bytes=frame_bytes,
+        sizes=FrameSizes.of(frame_bytes),
         source_mac=SOURCE,
         gateway_mac=GATEWAY,
         sources=SOURCES,

@@ -10,12 +10,13 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from router_agent.traffic.generator import Series, TrialResult
-from router_agent.traffic.ledger import DropClass, Ledger, LedgerKeeper, Side, balance, grown
-from router_agent.traffic.proof import Deviations, Proof, missing_rows, prove
+from router_agent.traffic.counters.source import DropClass, Side
+from router_agent.traffic.generators.generator import ByDestination, Series, TrialResult
+from router_agent.traffic.judgement.ledger import Ledger, LedgerKeeper, balance, grown
+from router_agent.traffic.judgement.proof import Deviations, Proof, missing_rows, prove
+from router_agent.traffic.judgement.verdict import Outcome, Verdict, combine, judge_proof, judge_trial
+from router_agent.traffic.measurements.search import find_rate
 from router_agent.traffic.scenario import ANY_PORT, Destinations, Goal, Search
-from router_agent.traffic.search import find_rate
-from router_agent.traffic.verdict import Outcome, Verdict, combine, judge_proof, judge_trial
 
 
 def column(*values: int) -> np.ndarray[tuple[int], np.dtype[np.int64]]:
@@ -41,12 +42,12 @@ def trial(
         intended=sent + unsent,
         sent=sent,
         received=received,
+        received_by_port=(received,),
         duplicates=more.get("duplicates", 0),
         reordered=more.get("reordered", 0),
         series=series,
-        sent_to=column(sent),
-        arrived=column(received)[None, :],
-        capture_drops=drops or {},
+        by_destination=ByDestination(column(sent), column(received)[None, :]),
+        tester_drops=drops or {},
     )
 
 
@@ -111,7 +112,7 @@ def test_the_keeper_enters_what_grew_during_the_trial() -> None:
     keeper = LedgerKeeper([first])
     keeper.open()
     ledger = keeper.close(trial(1000, 10, drops={"west": 2, "east": 0}))
-    assert {d.name: d.count for d in ledger.drops} == {"no route": 7, "capture ring of port west full": 2}
+    assert {d.name: d.count for d in ledger.drops} == {"no route": 7, "tester's capture of port west full": 2}
     assert ledger.unaccounted == 1
     assert ledger.moved == {"one": {"InNoRoutes": 7}}
 
@@ -195,7 +196,17 @@ def proof_trial(arrived: list[list[int]], sent_to: list[int] | None = None) -> T
     to = np.array(sent_to or [1] * matrix.shape[1], np.int64)
     seen = int((matrix.sum(axis=0) > 0).sum())
     series = Series(1.0, to[:1], to[:1], to[:1], to[:1])
-    return TrialResult(100.0, 1.0, 1.0, len(to), int(to.sum()), seen, 0, 0, series, to, matrix)
+    return TrialResult(
+        rate_pps=100.0,
+        duration_s=1.0,
+        offered_s=1.0,
+        intended=len(to),
+        sent=int(to.sum()),
+        received=seen,
+        received_by_port=tuple(int(n) for n in matrix.sum(axis=1)),
+        series=series,
+        by_destination=ByDestination(to, matrix),
+    )
 
 
 def destinations(expected: list[int]) -> Destinations:
@@ -206,6 +217,7 @@ def destinations(expected: list[int]) -> Destinations:
         np.array(rows, np.uint8),
         np.full(n, 16, np.uint8),
         np.array(expected, np.int16),
+        np.zeros(n, np.int16),
     )
 
 
@@ -263,7 +275,8 @@ def test_only_the_first_deviations_are_listed_but_all_are_counted() -> None:
     n = 500
     nothing = proof_trial([[0] * n, [0] * n])
     rows = np.zeros((n, 16), np.uint8)
-    many = Destinations(np.full(n, 2, np.uint8), rows, np.full(n, 32, np.uint8), np.zeros(n, np.int16))
+    zeros = np.zeros(n, np.int16)
+    many = Destinations(np.full(n, 2, np.uint8), rows, np.full(n, 32, np.uint8), zeros, zeros)
     proof = prove(many, ["west", "east"], nothing, None)
     assert len(proof.missing) == n
     assert len(proof.missing.first) == 100

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from router_agent.traffic.pacing import Pacer
+from router_agent.traffic.generators.sockets.pacing import Pacer
 
 NS = 1_000_000_000
 

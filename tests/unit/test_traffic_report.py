@@ -16,18 +16,19 @@ import numpy as np
 import pytest
 from rich.console import Console
 
-from router_agent.traffic.check import CheckResult
-from router_agent.traffic.environment import this_host
-from router_agent.traffic.generator import Series, TrialResult
-from router_agent.traffic.ledger import DropClass, Side, balance
-from router_agent.traffic.plots import Curve, bars, lines
-from router_agent.traffic.proof import Deviation, Deviations, Proof
-from router_agent.traffic.report import write_reports
-from router_agent.traffic.report_model import TrafficReport, json_schema, report_json, report_of
+from router_agent.traffic.counters.source import DropClass, Side
+from router_agent.traffic.generators.generator import ByDestination, Series, TrialResult
+from router_agent.traffic.judgement.ledger import balance
+from router_agent.traffic.judgement.proof import Deviation, Deviations, Proof
+from router_agent.traffic.judgement.verdict import Outcome, Verdict, combine, judge_proof, judge_trial
+from router_agent.traffic.measurements.check import CheckResult
+from router_agent.traffic.measurements.search import SearchResult, SearchTrial
+from router_agent.traffic.report.environment import this_host
+from router_agent.traffic.report.files import write_reports
+from router_agent.traffic.report.model import TrafficReport, json_schema, report_json, report_of
+from router_agent.traffic.report.plots import Curve, bars, lines
+from router_agent.traffic.report.terminal import render_terminal
 from router_agent.traffic.scenario import Destinations, Endpoints, Port, Scenario
-from router_agent.traffic.search import SearchResult, SearchTrial
-from router_agent.traffic.terminal import render_terminal
-from router_agent.traffic.verdict import Outcome, Verdict, combine, judge_proof, judge_trial
 
 HOSTILE = '<script>alert("x")</script>'
 
@@ -48,7 +49,15 @@ def checked(*, name: str = "west to east", whole: bool = True) -> CheckResult:
             0.5, column(50, 50, 50, 50), column(50, 50, 50, 50), column(50, 40, 50, 50), column(0, 10, 0, 0)
         )
         trial = TrialResult(
-            100.0, 2.0, 2.0, 200, 200, 190, 0, 0, series, column(200), column(0, 190)[:, None]
+            100.0,
+            2.0,
+            2.0,
+            200,
+            200,
+            190,
+            (0, 190),
+            series,
+            by_destination=ByDestination(column(200), column(0, 190)[:, None]),
         )
         ledger = balance(
             200, 190, [DropClass("no <route>", 7, Side.DEVICE, "InNoRoutes")], {"kernel": {"InNoRoutes": 7}}

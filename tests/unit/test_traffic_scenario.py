@@ -16,6 +16,7 @@ from router_agent.traffic.scenario import (
     ANY_PORT,
     Destinations,
     Endpoints,
+    FrameSizes,
     Goal,
     Port,
     Scenario,
@@ -41,9 +42,9 @@ def address(destinations: Destinations, row: int) -> str:
         (lambda: Port("", "eth0"), "a name and an interface"),
         (lambda: Port("a", "eth0", None, "not a mac"), "gateway_mac is 'not a mac'"),
         (lambda: Endpoints(()), "at least one port"),
-        (lambda: Endpoints((Port("a", "x", None, MAC),), ingress=1), "expected 0 to 0"),
+        (lambda: Endpoints((Port("a", "x", None, MAC),)).sender(1), "expected 0 to 0"),
         (lambda: Endpoints((Port("a", "x", None, MAC), Port("a", "y"))), "names must differ"),
-        (lambda: Endpoints((Port("a", "x"),)), "give it gateway_mac"),
+        (lambda: Endpoints((Port("a", "x"),)).sender(0), "give it gateway_mac"),
         (lambda: Goal(loss_ratio=1.0), "loss_ratio is 1.0"),
         (lambda: Goal(unsent_ratio=-0.1), "unsent_ratio is -0.1"),
         (lambda: Search(10, 10), "min_pps < max_pps"),
@@ -53,7 +54,7 @@ def address(destinations: Destinations, row: int) -> str:
         (lambda: Scenario("x", few(), rate_pps=float("nan")), "rate_pps is nan"),
         (lambda: Scenario("x", few(), duration_s=float("inf")), "duration_s is inf"),
         (lambda: Scenario("x", few(), rate_pps=1, duration_s=0.5), "less than one packet"),
-        (lambda: Scenario("x", few(), frame_bytes=64), "expected 78 to 9018"),
+        (lambda: Scenario("x", few(), frames=FrameSizes.of(64)), "expected 78 or more"),
         (lambda: Scenario("x", few(), udp_port=0), "udp_port is 0"),
         (lambda: Scenario("x", few(), ring_frames=1), "at least 16"),
         (lambda: Scenario("x", few(), proof_pps=-1), "proof_pps is -1"),
@@ -77,8 +78,8 @@ def test_nonsense_is_refused_in_words(make: Callable[[], object], message: str) 
 
 
 def test_the_smallest_frame_holds_the_signature() -> None:
-    assert Scenario("x", few()).frame == 78
-    assert Scenario("x", Destinations.of([IPv4Network("192.0.2.0/24")])).frame == 64
+    assert Scenario("x", few()).sizes.largest == 78
+    assert Scenario("x", Destinations.of([IPv4Network("192.0.2.0/24")])).sizes.largest == 64
 
 
 def test_expected_ports_follow_their_prefixes() -> None:

@@ -151,11 +151,12 @@ class Neighbours:
         """Return the state of all sessions, for messages."""
         return "; ".join(f"{bird.name}: {bird.sessions()}" for bird in self.birds)
 
-    def destinations(self, count: int, *, only: str | None = None) -> Destinations:
+    def destinations(self, count: int, *, ingress: str, only: str | None = None) -> Destinations:
         """Draw addresses within announced prefixes, each with the port it must leave by.
 
         Args:
             count: how many prefixes to sample.
+            ingress: name of the port that sends.
             only: leave out what does not leave by this port.
 
         Raises:
@@ -170,21 +171,20 @@ class Neighbours:
             ports = {family: ports[family][ports[family] == wanted] for family in Family}
         if not any(len(column) for column in keys.values()):
             raise LabError(f"found no announced prefix that leads to {only}")
-        return Destinations.draw(keys, ports, count=count, table=table)
+        return Destinations.draw(
+            keys, ports, count=count, table=table, ingress=self.endpoints.position(ingress)
+        )
 
-    def endpoints(self, ingress: str) -> Endpoints:
-        """Return the tester's ports, in the order of `plan.PORTS`: both taps.
-
-        Args:
-            ingress: name of the port that sends.
-        """
-        return tester_ports(self._network, ingress)
+    @property
+    def endpoints(self) -> Endpoints:
+        """The tester's ports, in the order of `plan.PORTS`: both taps."""
+        return tester_ports(self._network)
 
 
-def tester_ports(network: Network, ingress: str) -> Endpoints:
+def tester_ports(network: Network) -> Endpoints:
     """Return the taps as ports of a traffic check, in the order of `plan.PORTS`."""
     ports = tuple(TesterPort(port.name, port.far_name, network.namespace(port), port.mac) for port in PORTS)
-    return Endpoints(ports, ingress=[port.name for port in PORTS].index(ingress))
+    return Endpoints(ports)
 
 
 def expected_positions(keys: U64) -> I64:

@@ -28,9 +28,9 @@ from router_agent.lab.vm.play import PlayError, PlayResult
 from router_agent.lab.vm.pop import VirtualPop
 from router_agent.lab.vm.traffic import prove_forwarding, prove_wire
 from router_agent.model import Family
-from router_agent.traffic.check import CheckResult, Progress
-from router_agent.traffic.terminal import render_terminal
-from router_agent.traffic.verdict import Outcome
+from router_agent.traffic.judgement.verdict import Outcome
+from router_agent.traffic.measurements.check import CheckResult, Progress
+from router_agent.traffic.report.terminal import render_terminal
 
 BUILD = Path("build/vm")
 NAME = "vm"

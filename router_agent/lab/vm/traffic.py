@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -12,11 +13,11 @@ from router_agent.lab.vm.host import Host, HostError
 from router_agent.lab.vm.neighbours import Neighbours, tester_ports
 from router_agent.lab.vm.network import Network
 from router_agent.lab.vm.plan import LAN, PORTS, UPLINK
-from router_agent.traffic.check import CheckResult, Progress, run_check
-from router_agent.traffic.counters import KernelForwarder
-from router_agent.traffic.ledger import CounterError, CounterSource, DropClass
-from router_agent.traffic.scenario import Destinations, Scenario
-from router_agent.traffic.vpp_counters import VppForwarder
+from router_agent.traffic.counters.kernel import KernelForwarder
+from router_agent.traffic.counters.source import CounterError, CounterSource, DropClass
+from router_agent.traffic.counters.vpp import VppForwarder
+from router_agent.traffic.measurements.check import CheckResult, Progress, run_check
+from router_agent.traffic.scenario import Scenario
 
 PROOF_PREFIXES = 10_000
 PROOF_PPS = 500.0
@@ -48,7 +49,7 @@ class RemoteCounters:
         return self._source.name
 
     def read(self) -> dict[str, int]:
-        """Return the counters; see `ledger.CounterSource`."""
+        """Return the counters; see `source.CounterSource`."""
         try:
             found = json.loads(self._host.run(f"{_PYTHON} -c '{self._program}'", seconds=_READ_SECONDS))
         except (HostError, ValueError) as error:
@@ -56,7 +57,7 @@ class RemoteCounters:
         return {str(name): int(value) for name, value in found.items()}
 
     def drops(self, growth: Mapping[str, int]) -> list[DropClass]:
-        """Return the drop classes; see `ledger.CounterSource`."""
+        """Return the drop classes; see `source.CounterSource`."""
         return self._source.drops(growth)
 
 
@@ -67,7 +68,7 @@ def kernel_counters(host: Host) -> RemoteCounters:
     return RemoteCounters(
         host,
         KernelForwarder(None, names),
-        "from router_agent.traffic.counters import KernelForwarder; "
+        "from router_agent.traffic.counters.kernel import KernelForwarder; "
         f"source=KernelForwarder(None, [{listed}])",
     )
 
@@ -78,7 +79,7 @@ def vpp_counters(host: Host) -> RemoteCounters:
     return RemoteCounters(
         host,
         VppForwarder(socket),
-        "from pathlib import Path; from router_agent.traffic.vpp_counters import VppForwarder; "
+        "from pathlib import Path; from router_agent.traffic.counters.vpp import VppForwarder; "
         f'source=VppForwarder(Path("{socket}"))',
     )
 
@@ -104,12 +105,12 @@ def prove_forwarding(
     """
     scenario = Scenario(
         name=f"virtual POP host, in by {ingress}",
-        destinations=neighbours.destinations(prefixes),
+        destinations=neighbours.destinations(prefixes, ingress=ingress),
         rate_pps=PROOF_PPS,
         duration_s=TRIAL_SECONDS,
         proof_pps=PROOF_PPS,
     )
-    return run_check(scenario, neighbours.endpoints(ingress), counters, report, progress)
+    return run_check(scenario, neighbours.endpoints, counters, report, progress)
 
 
 def prove_wire(
@@ -119,11 +120,9 @@ def prove_wire(
 
     For a program that hands on every frame unread, as testpmd does.
     """
-    whole = neighbours.destinations(_STRAIGHT_PREFIXES)
+    whole = neighbours.destinations(_STRAIGHT_PREFIXES, ingress=UPLINK.name)
     out = PORTS.index(LAN)
-    destinations = Destinations(
-        whole.families, whole.addresses, whole.lengths, np.full(len(whole), out, np.int16)
-    )
+    destinations = replace(whole, expected=np.full(len(whole), out, np.int16))
     scenario = Scenario(
         name="virtual POP host, dpdk-testpmd between two NICs of VFIO",
         destinations=destinations,
@@ -131,4 +130,4 @@ def prove_wire(
         duration_s=TRIAL_SECONDS,
         proof_pps=PROOF_PPS,
     )
-    return run_check(scenario, tester_ports(network, UPLINK.name), (), report, progress)
+    return run_check(scenario, tester_ports(network), (), report, progress)

@@ -21,7 +21,7 @@ from typing import Self
 import numpy as np
 
 from router_agent.model import I64, U8, U64
-from router_agent.traffic.frames import SIGNATURE_BYTES
+from router_agent.traffic.generators.frames import SIGNATURE_BYTES
 
 _SOL_PACKET = 263
 _PACKET_RX_RING = 5

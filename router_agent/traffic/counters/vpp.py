@@ -18,8 +18,8 @@ from typing import Any
 
 from vpp_papi.vpp_stats import VPPStats
 
-from router_agent.traffic.counters import parse_dev, proc_net
-from router_agent.traffic.ledger import CounterError, DropClass, Side
+from router_agent.traffic.counters.kernel import parse_dev, proc_net
+from router_agent.traffic.counters.source import CounterError, DropClass, Side
 
 _SYMLINK = 6
 """``STAT_DIR_TYPE_SYMLINK`` of vlib/stats/shared.h."""
@@ -54,7 +54,7 @@ class VppForwarder:
         return f"VPP at {self._socket}"
 
     def read(self) -> dict[str, int]:
-        """Return the counters; see `ledger.CounterSource`.
+        """Return the counters; see `source.CounterSource`.
 
         Each reading connects anew, so that a VPP that was restarted in between is read as well.
         """
@@ -71,7 +71,7 @@ class VppForwarder:
         return counters
 
     def drops(self, growth: Mapping[str, int]) -> list[DropClass]:
-        """Return the drop classes; see `ledger.CounterSource`."""
+        """Return the drop classes; see `source.CounterSource`."""
         return [*_reasons(growth), *_outside(growth), *_below(growth)]
 
 

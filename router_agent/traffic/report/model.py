@@ -10,12 +10,12 @@ from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from router_agent.traffic.check import CheckResult
-from router_agent.traffic.generator import TrialResult
-from router_agent.traffic.ledger import Ledger
-from router_agent.traffic.proof import Deviations, Proof
-from router_agent.traffic.search import SearchResult
-from router_agent.traffic.verdict import Outcome, Verdict
+from router_agent.traffic.generators.generator import TrialResult
+from router_agent.traffic.judgement.ledger import Ledger
+from router_agent.traffic.judgement.proof import Deviations, Proof
+from router_agent.traffic.judgement.verdict import Outcome, Verdict
+from router_agent.traffic.measurements.check import CheckResult
+from router_agent.traffic.measurements.search import SearchResult
 
 
 class _Model(BaseModel):
@@ -37,13 +37,14 @@ class ScenarioReport(_Model):
     destinations: int
     ipv6_destinations: int
     shadowed: int = Field(description="prefixes left out because more specific ones cover them")
-    frame_bytes: int = Field(description="Ethernet frame with FCS")
+    frames: str = Field(description="Ethernet frame size with FCS, or the name of a mix")
+    frame_sizes: dict[int, int] = Field(description="weight of each size")
     rate_pps: float
     duration_s: float
     loss_ratio: float = Field(description="lost / sent that is still a pass")
     unsent_ratio: float = Field(description="unsent / intended up to which a trial is valid")
     ports: list[str]
-    ingress: str
+    ingress: list[str]
     seed: int
 
 
@@ -68,8 +69,8 @@ class TrialReport(_Model):
     received: int
     lost: int
     unsent: int
-    duplicates: int
-    reordered: int
+    duplicates: int | None = Field(description="null when the generator does not follow single packets")
+    reordered: int | None
     refused: int
     received_by_port: dict[str, int]
     series: SeriesReport
@@ -175,7 +176,7 @@ class TrafficReport(_Model):
 
 def report_of(result: CheckResult) -> TrafficReport:
     """Return the report of a check."""
-    scenario, ports = result.scenario, [port.name for port in result.endpoints.ports]
+    scenario, ports = result.scenario, result.endpoints.names
     return TrafficReport(
         started=result.started,
         ended=result.ended,
@@ -186,13 +187,14 @@ def report_of(result: CheckResult) -> TrafficReport:
             destinations=len(scenario.destinations),
             ipv6_destinations=int((scenario.destinations.families == 10).sum()),
             shadowed=scenario.destinations.shadowed,
-            frame_bytes=scenario.frame,
+            frames=scenario.sizes.label,
+            frame_sizes=dict(scenario.sizes.shares),
             rate_pps=scenario.rate_pps,
             duration_s=scenario.duration_s,
             loss_ratio=scenario.goal.loss_ratio,
             unsent_ratio=scenario.goal.unsent_ratio,
             ports=ports,
-            ingress=ports[result.endpoints.ingress],
+            ingress=[ports[i] for i in scenario.destinations.ingress_ports],
             seed=scenario.seed,
         ),
         trial=None if result.trial is None else _trial(result.trial, ports),

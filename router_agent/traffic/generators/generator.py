@@ -5,13 +5,15 @@ A generator sends a stream at a rate and says exactly what became of it. It judg
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from typing import Protocol
+from types import TracebackType
+from typing import Protocol, Self
 
 import numpy as np
 
 from router_agent.model import I64
+from router_agent.traffic.generators.latency import Latency
 
 
 class GeneratorError(Exception):
@@ -54,23 +56,37 @@ class Series:
 
 
 @dataclass(frozen=True, eq=False)
+class ByDestination:
+    """Packets `sent` to each of d destinations, (d,), and `arrived` for each at each port, (ports, d)."""
+
+    sent: I64
+    arrived: I64
+
+
+@dataclass(frozen=True, eq=False)
 class TrialResult:
     """What became of one stream.
 
+    What a generator cannot know is None: one that only has the counters of its ports follows no single
+    packet, so it knows nothing of duplicates, order and destinations, and its `series.lost` is the
+    difference of what was sent and received in each interval.
+
     Attributes:
-        rate_pps: intended rate.
+        rate_pps: intended rate, of all sending ports together.
         duration_s: intended duration (of a stream stopped early: until it was stopped).
         offered_s: from the first to the end of the last packet, as it was.
         intended: packets that should have been sent.
         sent: packets that the tester's port took.
         received: distinct packets that came back, on any port.
+        received_by_port: packets received at each port, in the order of `Endpoints.ports`; copies on other
+            ports included.
+        series: per interval.
         duplicates: copies beyond the first.
         reordered: packets that arrived on a port after one sent later (RFC 4737).
-        series: per interval.
-        sent_to: packets sent to each destination, (d,).
-        arrived: distinct packets for each destination at each port, (ports, d).
-        capture_drops: packets that reached the tester but found its capture ring full, by port name.
-        refused: times the sending socket refused a packet; it was offered again.
+        by_destination: the same for each destination.
+        latency: from sending to receipt of each packet, or of a sample of them.
+        tester_drops: packets that reached the tester but which it had no room for, by port name.
+        refused: times the sending side refused a packet; it was offered again.
     """
 
     rate_pps: float
@@ -79,12 +95,13 @@ class TrialResult:
     intended: int
     sent: int
     received: int
-    duplicates: int
-    reordered: int
+    received_by_port: tuple[int, ...]
     series: Series
-    sent_to: I64
-    arrived: I64
-    capture_drops: dict[str, int] = field(default_factory=dict)
+    duplicates: int | None = None
+    reordered: int | None = None
+    by_destination: ByDestination | None = None
+    latency: Latency | None = None
+    tester_drops: dict[str, int] = field(default_factory=dict)
     refused: int = 0
 
     @property
@@ -108,9 +125,30 @@ class TrialResult:
         return self.unsent / self.intended if self.intended else 0.0
 
     @property
-    def received_by_port(self) -> list[int]:
-        """Packets received at each port, copies on other ports included."""
-        return [int(n) for n in self.arrived.sum(axis=1)]
+    def sent_to(self) -> I64:
+        """Packets sent to each destination, (d,).
+
+        Raises:
+            GeneratorError: the generator does not follow single packets.
+        """
+        return self._followed.sent
+
+    @property
+    def arrived(self) -> I64:
+        """Distinct packets for each destination at each port, (ports, d).
+
+        Raises:
+            GeneratorError: the generator does not follow single packets.
+        """
+        return self._followed.arrived
+
+    @property
+    def _followed(self) -> ByDestination:
+        if self.by_destination is None:
+            raise GeneratorError(
+                "this generator counts packets by port only, expected one that follows each packet: sockets"
+            )
+        return self.by_destination
 
 
 @dataclass(frozen=True)
@@ -144,7 +182,33 @@ class Running(Protocol):
 
 
 class Generator(Protocol):
-    """Sends one configured stream, as often as asked, one after the other."""
+    """Sends one configured stream, as often as asked, one after the other.
+
+    A context manager: processes, ports and streams are set up on entry and taken away on exit, whatever
+    happened in between. What it is to send (destinations, frame sizes, sources, intervals, seed) is given
+    to its constructor as a `Scenario`, whose rate and duration it does not use, with the `Endpoints`.
+
+    Attributes:
+        kind: its name in scenarios and reports: "sockets", "vpp-pg", "testpmd", "trex".
+        follows_packets: whether it knows the fate of each packet, see `TrialResult`.
+        process_ids: of the processes that send and receive, so that their CPU time can be told from the
+            device's.
+    """
+
+    @property
+    def kind(self) -> str: ...  # noqa: D102
+
+    @property
+    def follows_packets(self) -> bool: ...  # noqa: D102
+
+    @property
+    def process_ids(self) -> Sequence[int]: ...  # noqa: D102
+
+    def __enter__(self) -> Self: ...
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None: ...
 
     def start(self, rate_pps: float, duration_s: float, *, packets: int | None = None) -> Running:
         """Begin to send; `packets` ends it sooner than `duration_s` would.

@@ -14,10 +14,10 @@ from typing import Any
 
 from MLRsearch import AbstractMeasurer, Config, MeasurementResult, MultipleLossRatioSearch, SearchGoal
 
-from router_agent.traffic.generator import TrialResult
-from router_agent.traffic.ledger import Ledger
+from router_agent.traffic.generators.generator import TrialResult
+from router_agent.traffic.judgement.ledger import Ledger
+from router_agent.traffic.judgement.verdict import Outcome, judge_trial
 from router_agent.traffic.scenario import Goal, Search
-from router_agent.traffic.verdict import Outcome, judge_trial
 
 _BELOW_GENERATOR = 0.9
 """The upper bound is put so far below what the generator reached."""

@@ -10,10 +10,10 @@ from pathlib import Path
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from junitparser import Error, Failure, JUnitXml, TestCase, TestSuite
 
-from router_agent.traffic.check import CheckResult
-from router_agent.traffic.plots import Curve, bars, lines
-from router_agent.traffic.report_model import TrafficReport, report_json, report_of
-from router_agent.traffic.verdict import Outcome
+from router_agent.traffic.judgement.verdict import Outcome
+from router_agent.traffic.measurements.check import CheckResult
+from router_agent.traffic.report.model import TrafficReport, report_json, report_of
+from router_agent.traffic.report.plots import Curve, bars, lines
 
 TEMPLATE = "traffic_report.html.j2"
 _MOST_BARS = 600
@@ -25,7 +25,7 @@ def templates_dir() -> Path:
     Raises:
         FileNotFoundError: the report's template is in neither.
     """
-    package = Path(__file__).resolve().parents[1]
+    package = Path(__file__).resolve().parents[2]
     for directory in (package.parent / "templates", package / "templates"):
         if (directory / TEMPLATE).is_file():
             return directory

@@ -7,8 +7,8 @@ from rich.panel import Panel
 from rich.table import Table
 from rich.text import Text
 
-from router_agent.traffic.check import CheckResult
-from router_agent.traffic.verdict import Outcome, Verdict
+from router_agent.traffic.judgement.verdict import Outcome, Verdict
+from router_agent.traffic.measurements.check import CheckResult
 
 _STYLE = {Outcome.PASS: "bold green", Outcome.FAIL: "bold red", Outcome.INVALID: "bold yellow"}
 

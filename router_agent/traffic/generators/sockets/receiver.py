@@ -8,8 +8,8 @@ from multiprocessing.connection import Connection
 
 import numpy as np
 
-from router_agent.traffic.board import Board
-from router_agent.traffic.capture import Capture, Captured
+from router_agent.traffic.generators.sockets.board import Board
+from router_agent.traffic.generators.sockets.capture import Capture, Captured
 
 FRAMES, REORDERED, STRAY = range(3)
 """Counters of a receiver's board: frames of the stream, those overtaken, those of an earlier stream."""

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from router_agent.model import I64
-from router_agent.traffic.generator import TrialResult
+from router_agent.traffic.generators.generator import TrialResult
 from router_agent.traffic.scenario import ANY_PORT, Destinations
 
 LISTED = 100
@@ -103,11 +103,11 @@ def prove(
     missing = (first.sent_to > 0) & ~seen.any(axis=0)
     recovered = np.zeros(len(destinations), np.bool_)
     retry_pps = 0.0
-    drops = sum(first.capture_drops.values())
+    drops = sum(first.tester_drops.values())
     if again is not None:
         rows, second = again
         retry_pps = second.rate_pps
-        drops += sum(second.capture_drops.values())
+        drops += sum(second.tester_drops.values())
         seen_again = np.zeros_like(seen)
         seen_again[:, rows] = second.arrived > 0
         right_again = _right(seen_again, destinations.expected)

@@ -1,4 +1,4 @@
-"""A worker process: ``python -m router_agent.traffic.worker DESCRIPTOR``.
+"""A worker process: ``python -m router_agent.traffic.generators.sockets.worker DESCRIPTOR``.
 
 It is started by `sockets.SocketsGenerator` inside the tester's network namespace, and talks to it over the
 socket of that descriptor: a set-up first, then one job and one board's descriptor after the other. It ends
@@ -14,9 +14,9 @@ from dataclasses import dataclass
 from multiprocessing.connection import Connection
 from multiprocessing.reduction import recv_handle
 
-from router_agent.traffic.board import Board
-from router_agent.traffic.receiver import ReceiveJob, Receiver, ReceiverSetup
-from router_agent.traffic.sender import Sender, SenderSetup, SendJob
+from router_agent.traffic.generators.sockets.board import Board
+from router_agent.traffic.generators.sockets.receiver import ReceiveJob, Receiver, ReceiverSetup
+from router_agent.traffic.generators.sockets.sender import Sender, SenderSetup, SendJob
 
 
 @dataclass(frozen=True)
@@ -95,6 +95,6 @@ def main(descriptor: int) -> int:
 
 if __name__ == "__main__":
     # messages must be of the module's classes, which those of __main__ are not
-    from router_agent.traffic import worker
+    from router_agent.traffic.generators.sockets import worker
 
     sys.exit(worker.main(int(sys.argv[1])))

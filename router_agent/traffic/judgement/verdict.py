@@ -9,9 +9,10 @@ from __future__ import annotations
 from dataclasses import dataclass
 from enum import StrEnum
 
-from router_agent.traffic.generator import TrialResult
-from router_agent.traffic.ledger import Ledger, Side
-from router_agent.traffic.proof import Proof
+from router_agent.traffic.counters.source import Side
+from router_agent.traffic.generators.generator import TrialResult
+from router_agent.traffic.judgement.ledger import Ledger
+from router_agent.traffic.judgement.proof import Proof
 from router_agent.traffic.scenario import Goal
 
 

@@ -13,15 +13,16 @@ from pathlib import Path
 from typing import TypeAlias
 
 from router_agent.model import I64
-from router_agent.traffic.counters import HostBacklog, PortCounters
-from router_agent.traffic.environment import Environment, this_host
-from router_agent.traffic.generator import GeneratorError, Snapshot, TrialResult
-from router_agent.traffic.ledger import CounterError, CounterSource, Ledger, LedgerKeeper
-from router_agent.traffic.proof import Proof, missing_rows, prove
-from router_agent.traffic.scenario import Destinations, Endpoints, Scenario
-from router_agent.traffic.search import SearchResult, find_rate
-from router_agent.traffic.sockets import SocketsGenerator
-from router_agent.traffic.verdict import Outcome, Verdict, combine, judge_proof, judge_trial
+from router_agent.traffic.counters.kernel import HostBacklog, PortCounters
+from router_agent.traffic.counters.source import CounterError, CounterSource
+from router_agent.traffic.generators.generator import GeneratorError, Snapshot, TrialResult
+from router_agent.traffic.generators.sockets.generator import SocketsGenerator
+from router_agent.traffic.judgement.ledger import Ledger, LedgerKeeper
+from router_agent.traffic.judgement.proof import Proof, missing_rows, prove
+from router_agent.traffic.judgement.verdict import Outcome, Verdict, combine, judge_proof, judge_trial
+from router_agent.traffic.measurements.search import SearchResult, find_rate
+from router_agent.traffic.report.environment import Environment, this_host
+from router_agent.traffic.scenario import Endpoints, Scenario
 
 Progress: TypeAlias = Callable[[str, float, str], None]
 """Called with a stage ("port proof", "trial", "search", "report"), its done share (0 to 1), and a text."""
@@ -102,7 +103,7 @@ def run_check(
     )
     if report_dir is None:
         return result
-    from router_agent.traffic.report import write_reports
+    from router_agent.traffic.report.files import write_reports
 
     check.progress("report", 0.0, str(report_dir))
     return replace(result, reports=write_reports(result, report_dir))
@@ -121,7 +122,7 @@ class _Check:
         self.scenario = scenario
         self.endpoints = endpoints
         self.progress = progress
-        self.names = [port.name for port in endpoints.ports]
+        self.names = endpoints.names
         tester = PortCounters((p.name, p.interface, p.namespace) for p in endpoints.ports)
         self._keeper = LedgerKeeper([*counters, tester, HostBacklog()])
         self.parts: dict[str, Verdict] = {}
@@ -149,8 +150,9 @@ class _Check:
         self.parts["port proof"] = judge_proof(self.proof)
 
     def _retry(self, rows: I64, rate_pps: float) -> TrialResult:
-        subset = replace(self.scenario, destinations=_rows_of(self.scenario.destinations, rows))
-        subset = replace(subset, frame_bytes=self.scenario.frame)
+        subset = replace(
+            self.scenario, destinations=self.scenario.destinations.rows(rows), frames=self.scenario.sizes
+        )
         with SocketsGenerator(subset, self.endpoints) as generator:
             return self._once(generator, rate_pps, "port proof")
 
@@ -205,15 +207,6 @@ class _Check:
             )
 
         return follow
-
-
-def _rows_of(destinations: Destinations, rows: I64) -> Destinations:
-    return Destinations(
-        destinations.families[rows],
-        destinations.addresses[rows],
-        destinations.lengths[rows],
-        destinations.expected[rows],
-    )
 
 
 def _silent(_stage: str, _done: float, _text: str) -> None:

@@ -14,9 +14,9 @@ from contextlib import ExitStack
 from types import TracebackType
 from typing import Self
 
-from router_agent.traffic.generator import GeneratorError, Snapshot, TrialResult
+from router_agent.traffic.generators.generator import GeneratorError, Snapshot, TrialResult
+from router_agent.traffic.generators.sockets.generator import SocketsGenerator, SocketsRunning
 from router_agent.traffic.scenario import Endpoints, Scenario
-from router_agent.traffic.sockets import SocketsGenerator, SocketsRunning
 
 
 class BackgroundTraffic:

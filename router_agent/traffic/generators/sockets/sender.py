@@ -14,9 +14,9 @@ from dataclasses import dataclass
 from multiprocessing.connection import Connection
 
 from router_agent.mmsg import SendRing
-from router_agent.traffic.board import Board
-from router_agent.traffic.frames import Frames
-from router_agent.traffic.pacing import Pacer
+from router_agent.traffic.generators.frames import Frames
+from router_agent.traffic.generators.sockets.board import Board
+from router_agent.traffic.generators.sockets.pacing import Pacer
 
 SENT, STOP, REFUSED, INTENDED, LAST_NS = range(5)
 """Counters of the sender's board. STOP is written by the coordinator."""

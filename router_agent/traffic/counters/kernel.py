@@ -15,7 +15,7 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 
 from router_agent.namespaces import NamespaceError, inside
-from router_agent.traffic.ledger import CounterError, DropClass, Side
+from router_agent.traffic.counters.source import CounterError, DropClass, Side
 
 _SIOCETHTOOL = 0x8946
 _ETHTOOL_GDRVINFO = 3
@@ -117,7 +117,7 @@ class KernelForwarder:
         return f"kernel forwarding in {self._namespace or 'this namespace'}"
 
     def read(self) -> dict[str, int]:
-        """Return the counters of the namespace; see `ledger.CounterSource`."""
+        """Return the counters of the namespace; see `source.CounterSource`."""
         texts = proc_net(self._namespace, ("dev", "snmp", "netstat", "snmp6"))
         counters = parse_dev(texts["dev"])
         if self._wanted is not None:
@@ -128,7 +128,7 @@ class KernelForwarder:
         return counters
 
     def drops(self, growth: Mapping[str, int]) -> list[DropClass]:
-        """Return the drop classes of the device; see `ledger.CounterSource`."""
+        """Return the drop classes of the device; see `source.CounterSource`."""
         classes: list[DropClass] = []
         for port in self._ports(growth):
             classes += self._port_drops(port, growth)
@@ -208,7 +208,7 @@ class PortCounters:
         self._ports = tuple(ports)
 
     def read(self) -> dict[str, int]:
-        """Return the counters of the ports; see `ledger.CounterSource`."""
+        """Return the counters of the ports; see `source.CounterSource`."""
         counters: dict[str, int] = {}
         for label, interface, namespace in self._ports:
             found = parse_dev(proc_net(namespace, ("dev",))["dev"])
@@ -222,7 +222,7 @@ class PortCounters:
         return counters
 
     def drops(self, growth: Mapping[str, int]) -> list[DropClass]:
-        """Return the drop classes of the tester; see `ledger.CounterSource`."""
+        """Return the drop classes of the tester; see `source.CounterSource`."""
         return [
             DropClass(
                 f"tester port {label}: no room on receipt",
@@ -243,7 +243,7 @@ class HostBacklog:
     name = "host backlog"
 
     def read(self) -> dict[str, int]:
-        """Return drops and squeezes of all CPUs; see `ledger.CounterSource`."""
+        """Return drops and squeezes of all CPUs; see `source.CounterSource`."""
         rows = [
             [int(column, 16) for column in line.split()[:3]]
             for line in Path("/proc/net/softnet_stat").read_text().splitlines()

@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from router_agent.model import I64, U8, Family, Mask
-from router_agent.traffic.scenario import FCS_BYTES, Destinations
+from router_agent.traffic.scenario import FCS_BYTES, Destinations, FrameSizes
 
 ETHERNET_BYTES = 14
 UDP_BYTES = 8
@@ -79,7 +79,7 @@ class Frames:
 def build(
     destinations: Destinations,
     *,
-    frame_bytes: int,
+    sizes: FrameSizes,
     source_mac: bytes,
     gateway_mac: bytes,
     sources: tuple[IPv4Network, IPv6Network],
@@ -87,8 +87,8 @@ def build(
     tag: int,
     seed: int,
 ) -> Frames:
-    """Return the frames of a stream; `frame_bytes` counts the FCS."""
-    size = frame_bytes - FCS_BYTES
+    """Return the frames of a stream; its sizes count the FCS."""
+    size = sizes.largest - FCS_BYTES
     n = len(destinations)
     rng = np.random.default_rng(seed)
     both = destinations.has_ipv6 or size >= _OFFSET_BOTH + SIGNATURE_BYTES

@@ -23,17 +23,24 @@ import numpy as np
 
 from router_agent.model import I64
 from router_agent.namespaces import inside
-from router_agent.traffic import receiver as rx
-from router_agent.traffic import sender as tx
-from router_agent.traffic.board import Board
-from router_agent.traffic.frames import Frames, build
-from router_agent.traffic.generator import GeneratorError, Series, Snapshot, TrialResult
-from router_agent.traffic.pacing import Pacer
-from router_agent.traffic.receiver import ReceiveJob, ReceiverSetup
+from router_agent.traffic.generators.frames import Frames, build
+from router_agent.traffic.generators.generator import (
+    ByDestination,
+    GeneratorError,
+    Series,
+    Snapshot,
+    TrialResult,
+)
+from router_agent.traffic.generators.sockets import receiver as rx
+from router_agent.traffic.generators.sockets import sender as tx
+from router_agent.traffic.generators.sockets.board import Board
+from router_agent.traffic.generators.sockets.pacing import Pacer
+from router_agent.traffic.generators.sockets.receiver import ReceiveJob, ReceiverSetup
+from router_agent.traffic.generators.sockets.sender import SenderSetup, SendJob
+from router_agent.traffic.generators.sockets.worker import Done, Failed, Ready
 from router_agent.traffic.scenario import Endpoints, Port, Scenario
-from router_agent.traffic.sender import SenderSetup, SendJob
-from router_agent.traffic.worker import Done, Failed, Ready
 
+_WORKER = "router_agent.traffic.generators.sockets.worker"
 _START_NS = 20_000_000
 """From the order to send to the first packet."""
 
@@ -52,7 +59,7 @@ class _Worker:
     def __init__(self, namespace: str | None, what: str) -> None:
         self.what = what
         self.line, theirs = Pipe()
-        command = [sys.executable, "-m", "router_agent.traffic.worker", str(theirs.fileno())]
+        command = [sys.executable, "-m", _WORKER, str(theirs.fileno())]
         with theirs, inside(namespace):
             # a group of its own: Ctrl-C reaches the coordinator alone, whose end of the line ends the worker
             self.process = subprocess.Popen(
@@ -135,6 +142,9 @@ class SocketsGenerator:
     ) -> None:
         self._close()
 
+    kind = "sockets"
+    follows_packets = True
+
     @property
     def process_ids(self) -> list[int]:
         """Process ids of the workers, sender first."""
@@ -160,7 +170,10 @@ class SocketsGenerator:
 
     def _open(self) -> None:
         scenario, ports = self.scenario, self.endpoints.ports
-        ingress = ports[self.endpoints.ingress]
+        senders = [self.endpoints.sender(i) for i in scenario.destinations.ingress_ports]
+        if len(senders) > 1:
+            raise GeneratorError(f"sockets send from one port, found {len(senders)} to send from")
+        ingress = senders[0]
         self._groups = _groups(ports, len(os.sched_getaffinity(0)) - 1)
         cpus = _cpus(scenario.cpus, 1 + len(self._groups))
         self._workers.append(_Worker(ingress.namespace, f"sender on {ingress.name}"))
@@ -170,7 +183,7 @@ class SocketsGenerator:
         sender, *receivers = self._workers
         self._frames = build(
             scenario.destinations,
-            frame_bytes=scenario.frame,
+            sizes=scenario.sizes,
             source_mac=_mac_of(ingress),
             gateway_mac=bytes.fromhex((ingress.gateway_mac or "").replace(":", "")),
             sources=scenario.sources,
@@ -328,9 +341,12 @@ class SocketsRunning:
             duplicates=self._frames_received() - received,
             reordered=int(sum(board.counters[rx.REORDERED] for board in self._received)),
             series=self._series(seen, intended),
-            sent_to=_per_destination(np.ones(sent, np.uint8), d),
-            arrived=np.stack([_per_destination(row, d) for row in rows]),
-            capture_drops=drops,
+            received_by_port=tuple(int(np.count_nonzero(row)) for row in rows),
+            by_destination=ByDestination(
+                _per_destination(np.ones(sent, np.uint8), d),
+                np.stack([_per_destination(row, d) for row in rows]),
+            ),
+            tester_drops=drops,
             refused=int(counters[tx.REFUSED]),
         )
 

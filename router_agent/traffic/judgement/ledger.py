@@ -10,58 +10,9 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from enum import StrEnum
-from typing import Protocol
 
-from router_agent.traffic.generator import TrialResult
-
-
-class Side(StrEnum):
-    """Whose drop it is."""
-
-    TESTER = "tester"
-    DEVICE = "device"
-
-
-@dataclass(frozen=True)
-class DropClass:
-    """Packets dropped for one reason at one place.
-
-    Attributes:
-        name: what happened, in words.
-        count: packets.
-        side: the tester's own drops say nothing about the device.
-        source: the counter it was read from.
-        derived: a difference of counters rather than a counter.
-    """
-
-    name: str
-    count: int
-    side: Side
-    source: str
-    derived: bool = False
-
-
-class CounterSource(Protocol):
-    """Counters of one place."""
-
-    @property
-    def name(self) -> str:
-        """What it is called in reports."""
-
-    def read(self) -> dict[str, int]:
-        """Return every counter by name; values only grow.
-
-        Raises:
-            CounterError: they cannot be read.
-        """
-
-    def drops(self, growth: Mapping[str, int]) -> list[DropClass]:
-        """Return the drop classes in the growth of these counters; counts may be zero."""
-
-
-class CounterError(Exception):
-    """Counters cannot be read; the message says which and what to do."""
+from router_agent.traffic.counters.source import CounterSource, DropClass, Side
+from router_agent.traffic.generators.generator import TrialResult
 
 
 @dataclass(frozen=True)
@@ -126,8 +77,8 @@ class LedgerKeeper:
         if len(self._before) != len(self._sources):
             raise ValueError("the ledger was not opened before the trial")
         classes = [
-            DropClass(f"capture ring of port {port} full", count, Side.TESTER, "packet socket")
-            for port, count in result.capture_drops.items()
+            DropClass(f"tester's capture of port {port} full", count, Side.TESTER, "capture")
+            for port, count in result.tester_drops.items()
         ]
         moved: dict[str, dict[str, int]] = {}
         for source, before in zip(self._sources, self._before, strict=True):

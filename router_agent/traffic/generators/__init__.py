@@ -1,0 +1,1 @@
+"""Traffic generators behind one interface, `generator.Generator`. They send and count; they judge nothing."""

@@ -1,0 +1,1 @@
+"""What became of the packets, and what that means: ledger, port proof, verdict."""

@@ -1,0 +1,1 @@
+"""What is measured, one module each, and the check that runs them."""

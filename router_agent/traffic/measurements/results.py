@@ -1,0 +1,190 @@
+"""What measurements find: plain data, from which verdicts were made and reports are written.
+
+A check runs some of them for each frame size, in this order: port proof, target, and the others when they
+are asked for or the target was missed.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import TypeAlias
+
+from router_agent.traffic.generators.generator import TrialResult
+from router_agent.traffic.generators.latency import Latency
+from router_agent.traffic.judgement.ledger import Ledger
+from router_agent.traffic.judgement.verdict import Verdict
+from router_agent.traffic.measurements.search import SearchResult
+from router_agent.traffic.scenario import FrameSizes
+
+
+@dataclass(frozen=True, eq=False)
+class Target:
+    """A trial at the rate that is asked for.
+
+    Attributes:
+        sizes: frame sizes.
+        trial, ledger: what became of the packets.
+        verdict: whether the goal is met.
+        culprits: why not, in words, the likeliest first.
+    """
+
+    sizes: FrameSizes
+    trial: TrialResult
+    ledger: Ledger
+    verdict: Verdict
+    culprits: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, eq=False)
+class RateSearch:
+    """A search for the highest rate of a loss ratio.
+
+    Attributes:
+        name: "NDR" (no loss, RFC 9971), "PDR" (partial loss, RFC 9971) or "RFC 2544 throughput".
+        sizes: frame sizes.
+        loss_ratio: what was allowed.
+        trial_s: length of the trials that decide.
+        found: the outcome.
+        verdict: that of the outcome by the goal's rate.
+    """
+
+    name: str
+    sizes: FrameSizes
+    loss_ratio: float
+    trial_s: float
+    found: SearchResult
+    verdict: Verdict
+
+
+@dataclass(frozen=True)
+class LossPoint:
+    """One trial of a frame loss curve; `share` is the part of the highest rate that was offered."""
+
+    share: float
+    rate_pps: float
+    sent: int
+    lost: int
+    valid: bool
+
+
+@dataclass(frozen=True, eq=False)
+class LossCurve:
+    """Frame loss rate at falling rates (RFC 2544 26.3)."""
+
+    sizes: FrameSizes
+    points: tuple[LossPoint, ...]
+    verdict: Verdict
+
+
+@dataclass(frozen=True, eq=False)
+class BackToBack:
+    """Longest bursts at the highest rate without loss (RFC 9004).
+
+    Attributes:
+        sizes: frame sizes.
+        rate_pps: the highest rate that was offered.
+        bursts: longest burst without loss of each repetition, frames.
+        corrected_buffer_s: time that the device's buffer holds, with its forwarding rate taken into account
+            (RFC 9004 6.5); None where the forwarding rate is not known.
+        verdict: INVALID when the generator could not keep the rate.
+    """
+
+    sizes: FrameSizes
+    rate_pps: float
+    bursts: tuple[int, ...]
+    corrected_buffer_s: float | None
+    verdict: Verdict
+
+
+@dataclass(frozen=True, eq=False)
+class LatencyRun:
+    """Latency percentiles at one rate; `share` is its part of the rate found or asked for."""
+
+    sizes: FrameSizes
+    share: float
+    rate_pps: float
+    latency: Latency | None
+    verdict: Verdict
+
+
+@dataclass(frozen=True, eq=False)
+class Soak:
+    """A long trial: loss, and how steady the rate was.
+
+    Attributes:
+        sizes: frame sizes.
+        trial, ledger: what became of the packets.
+        variation: standard deviation over mean of the packets received each second.
+        worst_second_lost: packets lost in the worst second.
+        verdict: whether the goal is met.
+    """
+
+    sizes: FrameSizes
+    trial: TrialResult
+    ledger: Ledger
+    variation: float
+    worst_second_lost: int
+    verdict: Verdict
+
+
+@dataclass(frozen=True)
+class Batch:
+    """Route changes made at once: seconds since the first packet, how many, what was done."""
+
+    at_s: float
+    changes: int
+    what: str
+
+
+@dataclass(frozen=True, eq=False)
+class ChurnRun:
+    """Traffic while routes change (RFC 7747 for convergence by the loss method).
+
+    Attributes:
+        sizes: frame sizes.
+        trial, ledger: what became of the packets.
+        batches: the changes, in time.
+        blocked_s: time in which nothing at all arrived.
+        convergence_s: by prefix that lost packets: 2 x lost / rate of that prefix would be an upper bound;
+            this is lost / rate, one figure a prefix, ascending.
+        budget_lost: packets that may be lost; None for none stated.
+        verdict: whether the budget was kept.
+    """
+
+    sizes: FrameSizes
+    trial: TrialResult
+    ledger: Ledger
+    batches: tuple[Batch, ...]
+    blocked_s: float
+    convergence_s: tuple[float, ...]
+    budget_lost: int | None
+    verdict: Verdict
+
+
+Measurement: TypeAlias = Target | RateSearch | LossCurve | BackToBack | LatencyRun | Soak | ChurnRun
+
+
+@dataclass(frozen=True)
+class Limit:
+    """One thing that bounds the rate, in words with its figures, and the bound in packets a second."""
+
+    what: str
+    pps: float
+
+
+@dataclass(frozen=True)
+class Prediction:
+    """What the rate should be: the least of its limits (link, NIC, workers x cycles per packet).
+
+    Attributes:
+        sizes: frame sizes.
+        limits: every bound that is known, the least first.
+        measured_pps: the highest rate that was measured; None when none was.
+        difference: why they differ, in words.
+    """
+
+    sizes: FrameSizes
+    limits: tuple[Limit, ...] = ()
+    measured_pps: float | None = None
+    difference: str = ""
+    unknown: tuple[str, ...] = field(default=())

@@ -1,0 +1,24 @@
+"""What a traffic check shall do: where to send, how fast, how long, and what is good enough."""
+
+from router_agent.traffic.scenario.destinations import ANY_PORT, LEAST_FRAME, Destinations
+from router_agent.traffic.scenario.errors import ScenarioError
+from router_agent.traffic.scenario.frame_sizes import FCS_BYTES, IMIX, FrameSizes
+from router_agent.traffic.scenario.goal import Goal
+from router_agent.traffic.scenario.ports import Endpoints, Port, Tier
+from router_agent.traffic.scenario.scenario import Scenario, Search
+
+__all__ = [
+    "ANY_PORT",
+    "FCS_BYTES",
+    "IMIX",
+    "LEAST_FRAME",
+    "Destinations",
+    "Endpoints",
+    "FrameSizes",
+    "Goal",
+    "Port",
+    "Scenario",
+    "ScenarioError",
+    "Search",
+    "Tier",
+]

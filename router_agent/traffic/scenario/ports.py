@@ -1,0 +1,100 @@
+"""The tester's ports around the device under test, and what kind of wires lead to it."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from enum import StrEnum
+
+from router_agent.traffic.scenario.errors import ScenarioError
+
+_MAC = re.compile(r"[0-9a-f]{2}(:[0-9a-f]{2}){5}")
+
+
+class Tier(StrEnum):
+    """What the wires are made of, and so what a result may claim.
+
+    FUNCTIONAL: network namespaces and veth: right or wrong, and relative figures.
+    SOFTWARE_CEILING: memif or a packet generator in memory: what the software can do without a NIC.
+    LINE_RATE: NICs: the only tier that may say anything about line rate.
+    """
+
+    FUNCTIONAL = "functional"
+    SOFTWARE_CEILING = "software ceiling"
+    LINE_RATE = "line rate"
+
+
+@dataclass(frozen=True)
+class Port:
+    """One port of the tester, facing one port of the router.
+
+    Attributes:
+        name: how people call it; appears in reports.
+        interface: kernel interface name.
+        namespace: network namespace by name (``ip netns``); None is the current one.
+        gateway_mac: MAC of the router's port on the other side, ``aa:bb:cc:dd:ee:ff``; needed to send.
+    """
+
+    name: str
+    interface: str
+    namespace: str | None = None
+    gateway_mac: str | None = None
+
+    def __post_init__(self) -> None:
+        if not self.name or not self.interface:
+            raise ScenarioError(
+                f"a port needs a name and an interface, found {self.name!r}, {self.interface!r}"
+            )
+        if self.gateway_mac is not None and not _MAC.fullmatch(self.gateway_mac.lower()):
+            raise ScenarioError(
+                f"port {self.name}: gateway_mac is {self.gateway_mac!r}, expected aa:bb:cc:dd:ee:ff"
+            )
+
+
+@dataclass(frozen=True)
+class Endpoints:
+    """The tester's ports around the device under test.
+
+    Attributes:
+        ports: every outer port; captured all the time. Port numbers in reports, in `Destinations.ingress`
+            and in `Destinations.expected` are positions in this tuple.
+    """
+
+    ports: tuple[Port, ...]
+
+    def __post_init__(self) -> None:
+        if not self.ports:
+            raise ScenarioError("a check needs at least one port of the tester, found none")
+        names = self.names
+        if len(set(names)) != len(names):
+            raise ScenarioError(f"port names must differ, found {', '.join(names)}")
+
+    @property
+    def names(self) -> list[str]:
+        """Names of the ports, in order."""
+        return [port.name for port in self.ports]
+
+    def position(self, name: str) -> int:
+        """Return the position of a port.
+
+        Raises:
+            ScenarioError: there is none of that name.
+        """
+        if name not in self.names:
+            raise ScenarioError(f"there is no port {name!r}, expected one of {', '.join(self.names)}")
+        return self.names.index(name)
+
+    def sender(self, position: int) -> Port:
+        """Return a port that is to send.
+
+        Raises:
+            ScenarioError: there is none at this position, or it does not know the router's MAC.
+        """
+        if not 0 <= position < len(self.ports):
+            raise ScenarioError(
+                f"ingress is port {position}, expected 0 to {len(self.ports) - 1}: a position in `ports`"
+            )
+        port = self.ports[position]
+        if port.gateway_mac is None:
+            raise ScenarioError(f"port {port.name} sends: give it gateway_mac, the MAC of the router's port")
+        return port
