@@ -5,10 +5,15 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass
 from enum import StrEnum
+from pathlib import Path
 
 from router_agent.traffic.scenario.errors import ScenarioError
 
 _MAC = re.compile(r"[0-9a-f]{2}(:[0-9a-f]{2}){5}")
+_PCI = re.compile(r"[0-9a-f]{4}:[0-9a-f]{2}:[0-9a-f]{2}\.[0-7]")
+_MEMIF = "memif:"
+_LONGEST_SOCKET = 107
+"""Bytes of a Unix socket's path (unix(7))."""
 
 
 class Tier(StrEnum):
@@ -24,31 +29,82 @@ class Tier(StrEnum):
     LINE_RATE = "line rate"
 
 
+class Wire(StrEnum):
+    """What a port is made of."""
+
+    KERNEL = "kernel interface"
+    MEMIF = "memif"
+    PCI = "PCI NIC in user space"
+
+
+@dataclass(frozen=True)
+class Memif:
+    """One end of a shared-memory interface; the device under test is its server (VPP: master).
+
+    Attributes:
+        socket: path of the server's Unix socket.
+        id: tells interfaces of one socket apart.
+    """
+
+    socket: Path
+    id: int
+
+
 @dataclass(frozen=True)
 class Port:
     """One port of the tester, facing one port of the router.
 
     Attributes:
         name: how people call it; appears in reports.
-        interface: kernel interface name.
+        interface: kernel interface name; or ``memif:SOCKET/ID``; or the PCI address ``0000:03:00.0`` of a
+            NIC that a generator drives in user space.
         namespace: network namespace by name (``ip netns``); None is the current one.
         gateway_mac: MAC of the router's port on the other side, ``aa:bb:cc:dd:ee:ff``; needed to send.
+        mac: MAC of the port itself; None where the generator can read it or may choose one.
     """
 
     name: str
     interface: str
     namespace: str | None = None
     gateway_mac: str | None = None
+    mac: str | None = None
 
     def __post_init__(self) -> None:
         if not self.name or not self.interface:
             raise ScenarioError(
                 f"a port needs a name and an interface, found {self.name!r}, {self.interface!r}"
             )
-        if self.gateway_mac is not None and not _MAC.fullmatch(self.gateway_mac.lower()):
+        for what, mac in (("gateway_mac", self.gateway_mac), ("mac", self.mac)):
+            if mac is not None and not _MAC.fullmatch(mac.lower()):
+                raise ScenarioError(f"port {self.name}: {what} is {mac!r}, expected aa:bb:cc:dd:ee:ff")
+        if self.wire is Wire.MEMIF:
+            _ = self.memif
+
+    @property
+    def wire(self) -> Wire:
+        """What it is made of, as its interface says."""
+        if self.interface.startswith(_MEMIF):
+            return Wire.MEMIF
+        return Wire.PCI if _PCI.fullmatch(self.interface.lower()) else Wire.KERNEL
+
+    @property
+    def memif(self) -> Memif:
+        """Socket and id of a memif.
+
+        Raises:
+            ScenarioError: it is none, or its interface is not ``memif:SOCKET/ID``.
+        """
+        socket, _, number = self.interface.removeprefix(_MEMIF).rpartition("/")
+        if self.wire is not Wire.MEMIF or not socket.startswith("/") or not number.isdecimal():
             raise ScenarioError(
-                f"port {self.name}: gateway_mac is {self.gateway_mac!r}, expected aa:bb:cc:dd:ee:ff"
+                f"port {self.name}: interface is {self.interface!r}, expected memif:/run/device/memif.sock/0"
             )
+        if len(socket.encode()) > _LONGEST_SOCKET:
+            raise ScenarioError(
+                f"port {self.name}: socket path {socket} has {len(socket.encode())} bytes, the most is "
+                f"{_LONGEST_SOCKET}"
+            )
+        return Memif(Path(socket), int(number))
 
 
 @dataclass(frozen=True)
