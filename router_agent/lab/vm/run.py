@@ -29,7 +29,8 @@ from router_agent.lab.vm.pop import VirtualPop
 from router_agent.lab.vm.traffic import prove_forwarding, prove_wire
 from router_agent.model import Family
 from router_agent.traffic.judgement.verdict import Outcome
-from router_agent.traffic.measurements.check import CheckResult, Progress
+from router_agent.traffic.measurements.check import CheckResult
+from router_agent.traffic.measurements.trial import Progress
 from router_agent.traffic.report.terminal import render_terminal
 
 BUILD = Path("build/vm")

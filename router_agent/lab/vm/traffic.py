@@ -16,7 +16,8 @@ from router_agent.lab.vm.plan import LAN, PORTS, UPLINK
 from router_agent.traffic.counters.kernel import KernelForwarder
 from router_agent.traffic.counters.source import CounterError, CounterSource, DropClass
 from router_agent.traffic.counters.vpp import VppForwarder
-from router_agent.traffic.measurements.check import CheckResult, Progress, run_check
+from router_agent.traffic.measurements.check import CheckResult, run_check
+from router_agent.traffic.measurements.trial import Progress
 from router_agent.traffic.scenario import Scenario
 
 PROOF_PREFIXES = 10_000

@@ -10,7 +10,6 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import TypeAlias
 
 from router_agent.model import I64
 from router_agent.traffic.counters.kernel import HostBacklog, PortCounters
@@ -21,11 +20,9 @@ from router_agent.traffic.judgement.ledger import Ledger, LedgerKeeper
 from router_agent.traffic.judgement.proof import Proof, missing_rows, prove
 from router_agent.traffic.judgement.verdict import Outcome, Verdict, combine, judge_proof, judge_trial
 from router_agent.traffic.measurements.search import SearchResult, find_rate
+from router_agent.traffic.measurements.trial import Progress, silent
 from router_agent.traffic.report.environment import Environment, this_host
 from router_agent.traffic.scenario import Endpoints, Scenario
-
-Progress: TypeAlias = Callable[[str, float, str], None]
-"""Called with a stage ("port proof", "trial", "search", "report"), its done share (0 to 1), and a text."""
 
 _RETRY_SLOWDOWN = 4
 
@@ -81,7 +78,7 @@ def run_check(
         report_dir: where to write report.json, report.xml and report.html; None writes none.
         progress: told what is going on.
     """
-    check = _Check(scenario, endpoints, counters, progress or _silent)
+    check = _Check(scenario, endpoints, counters, progress or silent)
     started = datetime.now(UTC)
     try:
         check.run()
@@ -207,7 +204,3 @@ class _Check:
             )
 
         return follow
-
-
-def _silent(_stage: str, _done: float, _text: str) -> None:
-    """Tell nobody."""

@@ -40,12 +40,14 @@ class RateSearch:
     """A search for the highest rate of a loss ratio.
 
     Attributes:
-        name: "NDR" (no loss, RFC 9971), "PDR" (partial loss, RFC 9971) or "RFC 2544 throughput".
+        name: "NDR" (no loss, RFC 9971), "PDR" (partial loss, RFC 9971) or "RFC 2544 throughput"; one with
+            other durations than these goals have says so in its name.
         sizes: frame sizes.
         loss_ratio: what was allowed.
         trial_s: length of the trials that decide.
         found: the outcome.
         verdict: that of the outcome by the goal's rate.
+        culprits: why no more, in words, the likeliest first: of the slowest trial that missed the goal.
     """
 
     name: str
@@ -54,6 +56,7 @@ class RateSearch:
     trial_s: float
     found: SearchResult
     verdict: Verdict
+    culprits: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
