@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import replace
 from ipaddress import IPv4Network, IPv6Network, ip_address, ip_network
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -23,7 +22,6 @@ from router_agent.traffic.scenario import (
     Scenario,
     ScenarioError,
     Search,
-    Wire,
 )
 
 MAC = "02:00:00:00:00:01"
@@ -38,23 +36,12 @@ def address(destinations: Destinations, row: int) -> str:
     return str(ip_address(octets[:4] if destinations.families[row] == Family.IPV4 else octets))
 
 
-def test_an_interface_says_what_a_port_is_made_of() -> None:
-    wires = {"eth0": Wire.KERNEL, "0000:03:00.0": Wire.PCI, "memif:/run/d/memif.sock/7": Wire.MEMIF}
-    assert {name: Port("a", name).wire for name in wires} == wires
-    memif = Port("a", "memif:/run/d/memif.sock/7").memif
-    assert (memif.socket, memif.id) == (Path("/run/d/memif.sock"), 7)
-
-
 @pytest.mark.parametrize(
     ("make", "message"),
     [
         (lambda: Port("", "eth0"), "a name and an interface"),
         (lambda: Port("a", "eth0", None, "not a mac"), "gateway_mac is 'not a mac'"),
-        (lambda: Port("a", "eth0", None, None, "02:00"), "port a: mac is '02:00'"),
-        (lambda: Port("a", "memif:vpp.sock/0"), "expected memif:/run/device/memif.sock/0"),
-        (lambda: Port("a", "memif:/run/vpp.sock"), "expected memif:/run/device/memif.sock/0"),
-        (lambda: Port("a", f"memif:/{'x' * 107}/0"), "has 108 bytes"),
-        (lambda: Port("a", "eth0").memif, "expected memif:"),
+        (lambda: Port("a", "eth0", None, None, mac="02:00"), "port a: mac is '02:00'"),
         (lambda: Endpoints(()), "at least one port"),
         (lambda: Endpoints((Port("a", "x", None, MAC),)).sender(1), "expected 0 to 0"),
         (lambda: Endpoints((Port("a", "x", None, MAC), Port("a", "y"))), "names must differ"),

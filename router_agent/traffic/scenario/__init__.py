@@ -4,7 +4,7 @@ from router_agent.traffic.scenario.destinations import ANY_PORT, LEAST_FRAME, De
 from router_agent.traffic.scenario.errors import ScenarioError
 from router_agent.traffic.scenario.frame_sizes import FCS_BYTES, IMIX, FrameSizes
 from router_agent.traffic.scenario.goal import Goal
-from router_agent.traffic.scenario.ports import Endpoints, Memif, Port, Tier, Wire
+from router_agent.traffic.scenario.ports import Endpoints, Port, Tier, Wire
 from router_agent.traffic.scenario.scenario import Scenario, Search
 
 __all__ = [
@@ -16,7 +16,6 @@ __all__ = [
     "Endpoints",
     "FrameSizes",
     "Goal",
-    "Memif",
     "Port",
     "Scenario",
     "ScenarioError",

@@ -5,15 +5,10 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass
 from enum import StrEnum
-from pathlib import Path
 
 from router_agent.traffic.scenario.errors import ScenarioError
 
 _MAC = re.compile(r"[0-9a-f]{2}(:[0-9a-f]{2}){5}")
-_PCI = re.compile(r"[0-9a-f]{4}:[0-9a-f]{2}:[0-9a-f]{2}\.[0-7]")
-_MEMIF = "memif:"
-_LONGEST_SOCKET = 107
-"""Bytes of a Unix socket's path (unix(7))."""
 
 
 class Tier(StrEnum):
@@ -30,24 +25,11 @@ class Tier(StrEnum):
 
 
 class Wire(StrEnum):
-    """What a port is made of."""
+    """What a port is driven through."""
 
     KERNEL = "kernel interface"
     MEMIF = "memif"
-    PCI = "PCI NIC in user space"
-
-
-@dataclass(frozen=True)
-class Memif:
-    """One end of a shared-memory interface; the device under test is its server (VPP: master).
-
-    Attributes:
-        socket: path of the server's Unix socket.
-        id: tells interfaces of one socket apart.
-    """
-
-    socket: Path
-    id: int
+    PCI = "PCI device"
 
 
 @dataclass(frozen=True)
@@ -56,18 +38,23 @@ class Port:
 
     Attributes:
         name: how people call it; appears in reports.
-        interface: kernel interface name; or ``memif:SOCKET/ID``; or the PCI address ``0000:03:00.0`` of a
-            NIC that a generator drives in user space.
+        interface: kernel interface name, or the control socket of a memif, or a PCI address: see `wire`.
         namespace: network namespace by name (``ip netns``); None is the current one.
         gateway_mac: MAC of the router's port on the other side, ``aa:bb:cc:dd:ee:ff``; needed to send.
-        mac: MAC of the port itself; None where the generator can read it or may choose one.
+        wire: what the port is driven through.
+        memif_id: number of a memif on its socket.
+        mac: the port's own MAC; None takes that of the kernel interface.
+        link_bps: speed of the link in bits a second; None when nobody knows, or there is no link.
     """
 
     name: str
     interface: str
     namespace: str | None = None
     gateway_mac: str | None = None
+    wire: Wire = Wire.KERNEL
+    memif_id: int = 0
     mac: str | None = None
+    link_bps: float | None = None
 
     def __post_init__(self) -> None:
         if not self.name or not self.interface:
@@ -77,34 +64,6 @@ class Port:
         for what, mac in (("gateway_mac", self.gateway_mac), ("mac", self.mac)):
             if mac is not None and not _MAC.fullmatch(mac.lower()):
                 raise ScenarioError(f"port {self.name}: {what} is {mac!r}, expected aa:bb:cc:dd:ee:ff")
-        if self.wire is Wire.MEMIF:
-            _ = self.memif
-
-    @property
-    def wire(self) -> Wire:
-        """What it is made of, as its interface says."""
-        if self.interface.startswith(_MEMIF):
-            return Wire.MEMIF
-        return Wire.PCI if _PCI.fullmatch(self.interface.lower()) else Wire.KERNEL
-
-    @property
-    def memif(self) -> Memif:
-        """Socket and id of a memif.
-
-        Raises:
-            ScenarioError: it is none, or its interface is not ``memif:SOCKET/ID``.
-        """
-        socket, _, number = self.interface.removeprefix(_MEMIF).rpartition("/")
-        if self.wire is not Wire.MEMIF or not socket.startswith("/") or not number.isdecimal():
-            raise ScenarioError(
-                f"port {self.name}: interface is {self.interface!r}, expected memif:/run/device/memif.sock/0"
-            )
-        if len(socket.encode()) > _LONGEST_SOCKET:
-            raise ScenarioError(
-                f"port {self.name}: socket path {socket} has {len(socket.encode())} bytes, the most is "
-                f"{_LONGEST_SOCKET}"
-            )
-        return Memif(Path(socket), int(number))
 
 
 @dataclass(frozen=True)
