@@ -4,7 +4,7 @@ The agent's own account of the FIB (`Reconciler.held`) rests on acknowledgements
 itself, prefix by prefix: what is acknowledged and not there was *lost*, what is there with other paths was
 *altered*, what is there under our name and not in the account is *stale*. The repair is no machinery of its
 own: the account is corrected, the prefixes are touched, and the reconciler writes what is
-wanted.
+wanted. Each pass also asks once more for what the FIB refused: the reason may have passed, unseen by us.
 
 No false alarm. A look-up runs beside writes, so one that does not agree with the account is only a suspicion.
 Suspects are looked up again while the pipeline may neither read nor write: then the account is exact.
@@ -149,6 +149,8 @@ class Audit:
         tally = Tally()
         began = time.monotonic()
         self._require_in_sync()
+        if self.repair:
+            self._retry_refused()
         if feed:
             await self._check_feed(tally)
         if self.pipeline.fib.cheap_to_read:
@@ -202,6 +204,11 @@ class Audit:
         state = self.pipeline.state
         if state is not State.IN_SYNC:
             raise AuditBrokenOffError(f"pipeline {self.pipeline.name} is {state}")
+
+    def _retry_refused(self) -> None:
+        for reconciler in self.pipeline.reconcilers.values():
+            if len(reconciler.refused):
+                self.pipeline.look_again(reconciler, reconciler.retry())
 
     # -- the feed --------------------------------------------------------------------------------
 

@@ -306,10 +306,11 @@ class Reconciler:
         row = int(self.drifted.find(key)[0])
         return REASONS[int(self.drifted["reason"][row])] if row >= 0 else None
 
-    def retry(self) -> None:
-        """Let refused routes be tried again."""
-        self.touch(self.refused.keys(self.refused.rows()))
+    def retry(self) -> U64:
+        """Let refused routes be tried again when they are looked at next, and return their keys."""
+        keys = self.refused.keys(self.refused.rows())
         self.refused.clear()
+        return keys
 
     def settle(self, changes: Changes, failures: Failures) -> None:
         """Take note of what became of a write."""

@@ -30,6 +30,8 @@ from router_agent.fibs.vpp import VppFib
 from router_agent.model import (
     ABSENT,
     U64,
+    Changes,
+    Failures,
     Family,
     Path,
     PathSet,
@@ -124,6 +126,27 @@ async def test_what_another_client_did_is_found_with_its_reason_and_repaired(
         assert await intruder.routes() == before
         assert not (await audit.check(FAST)).found
         assert audit.repaired == 13
+
+
+async def test_what_vpp_refused_is_asked_for_again(namespace: str, vpp: VppProcess) -> None:
+    async with running(between(namespace, vpp)) as pipeline, Intruder(vpp.api_socket) as intruder:
+        before = await intruder.routes()
+        reconciler = next(r for r in pipeline.reconcilers.values() if r.family is Family.IPV4)
+        key = keys_of([ip_network(prefix(7))])
+        async with pipeline.quiet:
+            # As it is after VPP refused it for a reason that has passed since.
+            await intruder.put([prefix(7)], None)
+            path = reconciler.held_paths(key)
+            reconciler.correct(key, np.zeros(1, np.uint32))
+            write = Changes(Family.IPV4, reconciler.table, key, path, np.zeros(1, np.uint32))
+            reconciler.settle(write, Failures(np.array([0]), np.array([-7], np.int32)))
+        assert reconciler.unplaced() == {Reason.REJECTED: 1}
+        await audit_of(pipeline, repair=False).check(FAST)
+        assert reconciler.unplaced() == {Reason.REJECTED: 1}
+        await audit_of(pipeline).check(FAST)
+        await in_sync(pipeline)
+        assert await intruder.routes() == before
+        assert reconciler.unplaced() == {}
 
 
 async def test_next_hop_entries_and_routes_through_them_are_audited_alike(

@@ -161,8 +161,9 @@ def test_retry_asks_again() -> None:
     target = reconciler()
     want(target, {0: 1})
     target.settle(target.changes(keys_of(PREFIXES[:1])), Failures(np.array([0]), np.array([-3], np.int32)))
-    target.retry()
-    assert written(target.changes(target.take())) == {0: 10}
+    assert not len(target.changes(keys_of(PREFIXES[:1])))
+    assert list(prefixes_of(again := target.retry())) == PREFIXES[:1]
+    assert written(target.changes(again)) == {0: 10}
 
 
 def test_translation_is_asked_once_and_refreshes() -> None:
