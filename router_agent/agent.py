@@ -303,6 +303,7 @@ def _feed(config: FeedConfig) -> Feed:
             tables=config.tables,
             kernel_protocols=frozenset(config.kernel_protocols),
             allowed_peers=frozenset(config.allowed_peers),
+            users=config.users,
             quiet_seconds=config.quiet_seconds,
             hold_seconds=config.hold_seconds,
             solicit=config.solicit,

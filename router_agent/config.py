@@ -240,6 +240,7 @@ OwnProtocol: TypeAlias = Annotated[
     ),
 ]
 Seconds: TypeAlias = Annotated[float, Field(strict=True, ge=0, le=86_400, allow_inf_nan=False)]
+UserId: TypeAlias = Annotated[int, Field(strict=True, ge=0, le=0xFFFFFFFE)]
 Window: TypeAlias = Annotated[int, Field(strict=True, ge=1, le=1 << 20)]
 Tables: TypeAlias = Annotated[tuple[KernelTable, ...], Field(min_length=1), AfterValidator(_distinct_numbers)]
 
@@ -304,6 +305,11 @@ class FpmFeedConfig(_TableFeedConfig):
     )
     allowed_peers: tuple[IPvAnyAddress, ...] = Field(
         default=(), description="Addresses that zebra may connect from, beside those of this host itself."
+    )
+    users: tuple[Annotated[str, Field(strict=True, min_length=1)] | UserId, ...] = Field(
+        default=("frr",),
+        description="Users, by name or number, whose processes on this host may connect: zebra's. Those of "
+        "root and of the agent's own user always may.",
     )
     quiet_seconds: Annotated[Seconds, Field(gt=0)] = Field(
         default=10.0,

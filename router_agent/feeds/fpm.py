@@ -25,6 +25,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import os
+import pwd
 import socket
 from collections import Counter, deque
 from collections.abc import Awaitable, Coroutine, Iterator, Mapping, Sequence
@@ -34,6 +35,7 @@ from typing import Any, TypeVar
 
 import numpy as np
 
+from router_agent.connections import End, owner_of
 from router_agent.feeds.feed import FeedError, Sink
 from router_agent.feeds.kernel import KernelFeed
 from router_agent.feeds.system_routes import SystemRoutes
@@ -74,6 +76,7 @@ class FpmFeed:
         tables: kernel table ids.
         kernel_protocols: whose routes are read from the kernel.
         allowed_peers: who may connect, beside this host itself.
+        users: whose processes of this host may connect, by name or number; root's and our own always may.
         quiet_seconds: see the module's text.
         hold_seconds: routes are kept this long when zebra does not come back.
         solicit: have the kernel resolve next hops that have no neighbour.
@@ -95,6 +98,7 @@ class FpmFeed:
         tables: Sequence[int] = (c.RT_TABLE_MAIN,),
         kernel_protocols: frozenset[int] = c.SYSTEM_PROTOCOLS,
         allowed_peers: frozenset[Address] = frozenset(),
+        users: Sequence[str | int] = ("frr",),
         quiet_seconds: float = 10.0,
         hold_seconds: float = 300.0,
         solicit: bool = False,
@@ -103,6 +107,7 @@ class FpmFeed:
         self._port = port
         self._namespace = namespace
         self._allowed = allowed_peers
+        self._users = users
         self._quiet_seconds = quiet_seconds
         self._hold_seconds = hold_seconds
         self._kernel = KernelFeed(
@@ -268,7 +273,7 @@ class FpmFeed:
                 if self._socket is not None and _closed_by_peer(self._socket):
                     # zebra has come back before its end was read.
                     await self._free.wait()
-                if refusal := self._refusal(ip_address(peer[0])):
+                if refusal := self._refusal(sock, peer):
                     self.refused += 1
                     _log.warning("refused an FPM connection from %s: %s", name, refusal)
                     sock.close()
@@ -282,14 +287,27 @@ class FpmFeed:
             if session is not None:
                 await _end(session)
 
-    def _refusal(self, peer: Address) -> str | None:
-        mapped = getattr(peer, "ipv4_mapped", None)
-        peer = mapped or peer
-        if not peer.is_loopback and peer != self._address and peer not in self._allowed:
+    def _refusal(self, sock: socket.socket, name: tuple[Any, ...]) -> str | None:
+        peer = ip_address(name[0])
+        local = peer.is_loopback or peer == self._address
+        if not local and peer not in self._allowed:
             return "it is neither this host nor one of feed.allowed_peers"
+        if local and (stranger := self._stranger((peer, name[1]), sock.getsockname())):
+            return stranger
         if self._peer is not None:
             return f"zebra is connected from {self._peer}, and one table has one owner"
         return None
+
+    def _stranger(self, peer: End, here: tuple[Any, ...]) -> str | None:
+        """Return why a process of this host may not tell us routes; None when it may."""
+        try:
+            owner = owner_of(peer, (ip_address(here[0]), here[1]), self._namespace)
+        except OSError as error:
+            return f"whose it is cannot be seen: {error}"
+        if owner in {0, os.geteuid(), *map(_user_id, self._users)} - {None}:
+            return None
+        expected = ", ".join(map(str, self._users))
+        return f"it is a process of user {_user_name(owner)}, expected one of {expected} (feed.users)"
 
     async def _serve(self, sock: socket.socket, sink: Sink, system: SystemRoutes) -> None:
         """Follow one session to its end, then keep what it told for a while."""
@@ -379,6 +397,25 @@ class FpmFeed:
         if self._complete:
             # Nothing of zebra's is stale: its session is one snapshot, and it is over.
             sink.snapshot_end(clean=True)
+
+
+def _user_id(user: str | int) -> int | None:
+    """Return the number of a user; None where this host has none of that name."""
+    if isinstance(user, int):
+        return user
+    try:
+        return pwd.getpwnam(user).pw_uid
+    except KeyError:
+        return None
+
+
+def _user_name(number: int | None) -> str:
+    if number is None:
+        return "unknown (the connection has ended)"
+    try:
+        return pwd.getpwuid(number).pw_name
+    except KeyError:
+        return str(number)
 
 
 def _closed_by_peer(sock: socket.socket) -> bool:

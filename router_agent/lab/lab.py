@@ -328,7 +328,8 @@ class Lab:
     def _pipelines(self, relay_socket: str, advertise: Advertise | None) -> list[dict[str, Any]]:
         feed: dict[str, Any] = {"kind": "kernel", "namespace": self.topology.pop, "tables": [MAIN_TABLE]}
         if advertise is Advertise.CONFIRMED:
-            feed |= {"kind": "fpm", "quiet_seconds": _QUIET_SECONDS, "lost_seconds": 0}
+            user, _ = newer_frr().owner()
+            feed |= {"kind": "fpm", "users": [user], "quiet_seconds": _QUIET_SECONDS, "lost_seconds": 0}
         into_fib = {"name": "fib", "feed": feed, "fib": self.plane.fib()}
         if self.speaker is SpeakerKind.FRR:
             return [into_fib]

@@ -61,7 +61,7 @@ class Installation:
         Raises:
             LabError: FRR is not installed.
         """
-        user, group = self._owner()
+        user, group = self.owner()
         for path in paths:
             os.chown(path, user, group)
 
@@ -76,7 +76,12 @@ class Installation:
             raise LabError(f"found {' '.join(words[:6])!r} as zebra's version, expected 'zebra version X'")
         return words[2]
 
-    def _owner(self) -> tuple[int, int]:
+    def owner(self) -> tuple[int, int]:
+        """Return the user and group ids of its daemons.
+
+        Raises:
+            LabError: it has no such user.
+        """
         if self.root is None:
             try:
                 entry = pwd.getpwnam("frr")

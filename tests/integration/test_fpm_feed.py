@@ -7,10 +7,12 @@ from __future__ import annotations
 
 import asyncio
 import os
+import pwd
 import secrets
 import socket
 import struct
 import subprocess
+import sys
 from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from contextlib import asynccontextmanager, closing
 from ipaddress import IPv4Address, ip_network
@@ -264,6 +266,26 @@ async def test_one_zebra_at_a_time_and_no_strangers(namespace: str) -> None:
             await first.send(frame(route("20.0.1.0/24")))
             await follower.until(lambda: "20.0.1.0/24" in follower.table())
         assert (follower.feed.sessions, follower.feed.refused) == (1, 2)
+
+
+CONNECT = "import socket; print(socket.create_connection(('127.0.0.1', 2620)).recv(1))"
+
+
+async def test_only_zebras_user_may_tell_routes(namespace: str, caplog: pytest.LogCaptureFixture) -> None:
+    """The port is open to every user of the host; what is told there goes into the FIB."""
+    nobody = pwd.getpwnam("nobody").pw_uid
+    program = [sys.executable, "-S", "-c", CONNECT]
+    as_nobody = ["ip", "netns", "exec", namespace, "setpriv", f"--reuid={nobody}", "--clear-groups", *program]
+    async with following(namespace) as follower:
+        stranger = await asyncio.create_subprocess_exec(*as_nobody, stdout=subprocess.PIPE)
+        assert (await stranger.communicate())[0] == b"b''\n"
+        assert (follower.feed.sessions, follower.feed.refused) == (0, 1)
+        assert "a process of user nobody, expected one of frr (feed.users)" in caplog.text
+    async with following(namespace, users=(nobody,)) as follower:
+        welcome = await asyncio.create_subprocess_exec(*as_nobody, stdout=subprocess.PIPE)
+        await follower.until(lambda: follower.feed.sessions == 1)
+        welcome.kill()
+        await welcome.wait()
 
 
 async def test_routes_go_when_zebra_does_not_come_back(namespace: str) -> None:
