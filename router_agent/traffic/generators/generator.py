@@ -13,6 +13,7 @@ from typing import Protocol, Self
 import numpy as np
 
 from router_agent.model import I64
+from router_agent.traffic.counters.source import CounterSource
 from router_agent.traffic.generators.latency import Latency
 
 
@@ -193,6 +194,7 @@ class Generator(Protocol):
         follows_packets: whether it knows the fate of each packet, see `TrialResult`.
         process_ids: of the processes that send and receive, so that their CPU time can be told from the
             device's.
+        counters: of the tester's ports and of the generator itself, for the ledger.
     """
 
     @property
@@ -203,6 +205,9 @@ class Generator(Protocol):
 
     @property
     def process_ids(self) -> Sequence[int]: ...  # noqa: D102
+
+    @property
+    def counters(self) -> Sequence[CounterSource]: ...  # noqa: D102
 
     def __enter__(self) -> Self: ...
 

@@ -12,7 +12,6 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from router_agent.model import I64
-from router_agent.traffic.counters.kernel import HostBacklog, PortCounters
 from router_agent.traffic.counters.source import CounterError, CounterSource
 from router_agent.traffic.generators.generator import GeneratorError, Snapshot, TrialResult
 from router_agent.traffic.generators.sockets.generator import SocketsGenerator
@@ -120,8 +119,8 @@ class _Check:
         self.endpoints = endpoints
         self.progress = progress
         self.names = endpoints.names
-        tester = PortCounters((p.name, p.interface, p.namespace) for p in endpoints.ports)
-        self._keeper = LedgerKeeper([*counters, tester, HostBacklog()])
+        self._generator = SocketsGenerator(scenario, endpoints)
+        self._keeper = LedgerKeeper([*counters, *self._generator.counters])
         self.parts: dict[str, Verdict] = {}
         self.proof: Proof | None = None
         self.trial: TrialResult | None = None
@@ -129,7 +128,7 @@ class _Check:
         self.search: SearchResult | None = None
 
     def run(self) -> None:
-        with SocketsGenerator(self.scenario, self.endpoints) as generator:
+        with self._generator as generator:
             if self.scenario.proof_pps is not None:
                 self._prove(generator, self.scenario.proof_pps)
             self._fixed_rate(generator)

@@ -23,6 +23,8 @@ import numpy as np
 
 from router_agent.model import I64
 from router_agent.namespaces import inside
+from router_agent.traffic.counters.kernel import HostBacklog, PortCounters
+from router_agent.traffic.counters.source import CounterSource
 from router_agent.traffic.generators.frames import Frames, build
 from router_agent.traffic.generators.generator import (
     ByDestination,
@@ -149,6 +151,12 @@ class SocketsGenerator:
     def process_ids(self) -> list[int]:
         """Process ids of the workers, sender first."""
         return [worker.process.pid for worker in self._workers]
+
+    @property
+    def counters(self) -> tuple[CounterSource, ...]:
+        """Counters of the kernel interfaces under the ports, and of this host's backlog."""
+        ports = self.endpoints.ports
+        return PortCounters((p.name, p.interface, p.namespace) for p in ports), HostBacklog()
 
     def start(self, rate_pps: float, duration_s: float, *, packets: int | None = None) -> SocketsRunning:
         """Begin to send; see `generator.Generator`."""
