@@ -7,6 +7,7 @@ are asked for or the target was missed.
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from statistics import fmean, pstdev
 from typing import TypeAlias
 
 from router_agent.traffic.generators.generator import TrialResult
@@ -88,8 +89,10 @@ class BackToBack:
         rate_pps: the highest rate that was offered.
         bursts: longest burst without loss of each repetition, frames.
         corrected_buffer_s: time that the device's buffer holds, with its forwarding rate taken into account
-            (RFC 9004 6.5); None where the forwarding rate is not known.
+            (RFC 9004 6.4); None where the forwarding rate is not known.
         verdict: INVALID when the generator could not keep the rate.
+        throughput_pps: the device's forwarding rate; None where it is not known.
+        longest_frames: the longest burst that was tried.
     """
 
     sizes: FrameSizes
@@ -97,6 +100,33 @@ class BackToBack:
     bursts: tuple[int, ...]
     corrected_buffer_s: float | None
     verdict: Verdict
+    throughput_pps: float | None = None
+    longest_frames: int = 0
+
+    @property
+    def average(self) -> float:
+        """Mean of the bursts, frames; 0 of none."""
+        return fmean(self.bursts) if self.bursts else 0.0
+
+    @property
+    def deviation(self) -> float:
+        """Standard deviation of the bursts, frames; 0 of none."""
+        return pstdev(self.bursts) if self.bursts else 0.0
+
+    @property
+    def least(self) -> int:
+        """The shortest of them, frames; 0 of none."""
+        return min(self.bursts, default=0)
+
+    @property
+    def most(self) -> int:
+        """The longest of them, frames; 0 of none."""
+        return max(self.bursts, default=0)
+
+    @property
+    def implied_buffer_s(self) -> float:
+        """Time that the average burst takes at the highest rate (RFC 9004 6.4)."""
+        return self.average / self.rate_pps
 
 
 @dataclass(frozen=True, eq=False)
@@ -120,6 +150,7 @@ class Soak:
         variation: standard deviation over mean of the packets received each second.
         worst_second_lost: packets lost in the worst second.
         verdict: whether the goal is met.
+        culprits: why not, in words, the likeliest first.
     """
 
     sizes: FrameSizes
@@ -128,6 +159,7 @@ class Soak:
     variation: float
     worst_second_lost: int
     verdict: Verdict
+    culprits: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)

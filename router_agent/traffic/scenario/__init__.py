@@ -3,7 +3,7 @@
 from router_agent.traffic.scenario.destinations import ANY_PORT, LEAST_FRAME, Destinations
 from router_agent.traffic.scenario.errors import ScenarioError
 from router_agent.traffic.scenario.frame_sizes import FCS_BYTES, IMIX, FrameSizes
-from router_agent.traffic.scenario.goal import Goal
+from router_agent.traffic.scenario.goal import ChurnBudget, Goal, LatencyBound
 from router_agent.traffic.scenario.ports import Endpoints, Port, Tier, Wire
 from router_agent.traffic.scenario.scenario import Scenario, Search
 
@@ -12,10 +12,12 @@ __all__ = [
     "FCS_BYTES",
     "IMIX",
     "LEAST_FRAME",
+    "ChurnBudget",
     "Destinations",
     "Endpoints",
     "FrameSizes",
     "Goal",
+    "LatencyBound",
     "Port",
     "Scenario",
     "ScenarioError",
