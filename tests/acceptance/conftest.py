@@ -86,7 +86,7 @@ def router(bare: VirtualPop) -> Router:
     before = bare.boots()
     first = bare.site(allow_reboot=True).require_success()
     reboots = bare.boots() - before
-    bare.neighbours.wait_established()
+    bare.wait_sessions()
     bare.meet_neighbours()
     bare.host.disconnect()
     bare.machine.save(CONVERGED)
@@ -117,7 +117,7 @@ def go_back(pop: VirtualPop, state: str) -> None:
     if state == CONVERGED:
         # Their connections are those of the state that was left.
         pop.neighbours.restart_sessions()
-        pop.neighbours.wait_established()
+        pop.wait_sessions()
 
 
 def power_cycle(pop: VirtualPop) -> None:

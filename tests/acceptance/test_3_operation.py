@@ -27,7 +27,7 @@ def wait_for(happened: Callable[[], bool], what: str) -> None:
 
 def test_everything_comes_back_after_a_power_cycle(converged: VirtualPop) -> None:
     power_cycle(converged)
-    converged.neighbours.wait_established()
+    converged.wait_sessions()
     # Next hops that nobody has spoken to since.
     converged.meet_neighbours()
     converged.playbooks.run("verify.yml").require_success()

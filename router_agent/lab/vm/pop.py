@@ -19,7 +19,7 @@ from router_agent.lab.errors import LabError
 from router_agent.lab.lab import lock
 from router_agent.lab.vm import image as images
 from router_agent.lab.vm.hardware import Hardware, has_igb
-from router_agent.lab.vm.host import Host
+from router_agent.lab.vm.host import Host, HostError
 from router_agent.lab.vm.image import Image
 from router_agent.lab.vm.inventory import dynamic_inventory, forwarding_variables
 from router_agent.lab.vm.kvm import kvm_works
@@ -35,6 +35,17 @@ _PING_SECONDS = 30
 _BOOTED = b"Linux version "
 _PANICKED = b"Kernel panic - not syncing"
 """Now and then an emulated processor runs into the kernel's patching of itself; it then starts again."""
+
+_STATE = (
+    "ip -br address; ip neighbour; driverctl list-overrides; systemctl --failed --no-legend --plain",
+    "vtysh -c 'show bgp summary'",
+    "router-agent show status",
+    "vppctl show hardware-interfaces; vppctl show interface; vppctl show interface address; vppctl show lcp",
+    "vppctl show ip neighbors; vppctl show errors",
+    "journalctl --boot --no-pager --lines 1000",
+)
+"""What tells why a host has no sessions; without VPP, some of it fails."""
+_STATE_SECONDS = 60
 
 
 class VirtualPop:
@@ -169,6 +180,29 @@ class VirtualPop:
         """Run ``playbooks/site.yml``; see `Playbooks.run`."""
         given = dict(variables or {}) | ({"allow_reboot": True} if allow_reboot else {})
         return self.playbooks.run("site.yml", given, *arguments, progress=progress)
+
+    def wait_sessions(self) -> None:
+        """Wait until every BGP session is established.
+
+        Raises:
+            LabError: one is not in time; what the host looks like then is in its log.
+        """
+        try:
+            self.neighbours.wait_established()
+        except LabError as error:
+            raise LabError(f"{error}; the host as it was: {self.write_state()}") from error
+
+    def write_state(self) -> Path:
+        """Write what the host looks like into a file of the logs and return its path: soon it is gone."""
+        path = self.logs / "host-state.log"
+        with path.open("a") as log:
+            for command in _STATE:
+                try:
+                    seen = self.host.try_run(command, seconds=_STATE_SECONDS)
+                    log.write(f"# {command}\n{seen.stdout}{seen.stderr}\n")
+                except HostError as error:
+                    log.write(f"# {command}\n{error}\n")
+        return path
 
     def meet_neighbours(self) -> None:
         """Have the host resolve the neighbours on both ports.

@@ -149,7 +149,7 @@ def _build_router(pop: VirtualPop, stages: Stages, report: Report) -> None:
 
 def _verify(pop: VirtualPop, stages: Stages, report: Report) -> None:
     with stages.stage("BGP sessions") as stage:
-        pop.neighbours.wait_established()
+        pop.wait_sessions()
         stage.detail = "FRR over IPv4 and IPv6, ExaBGP over IPv4"
     report.proven.append(("sessions established", stage.detail, stage.seconds))
     with stages.stage("verify.yml") as stage:
