@@ -144,7 +144,7 @@ class Machine:
         self._snapshot_job("snapshot-save", name, {"vmstate": self._node()})
 
     def restore(self, name: str) -> None:
-        """Go back to a state that was kept; the host's clock goes on from there.
+        """Go back to a state that was kept, all cables plugged in; the host's clock goes on from there.
 
         Raises:
             LabError: there is none, or QEMU cannot.
@@ -152,6 +152,10 @@ class Machine:
         self._snapshot_job("snapshot-load", name, {"vmstate": self._node()})
         with self.monitor() as qmp:
             qmp.execute("cont")
+            # QEMU does not keep whether a cable is plugged in: an Intel NIC that had no link when the state was
+            # kept, because nobody used it then, would have none for ever (hw/net/e1000e_core.c, post_load).
+            for port in PORTS:
+                qmp.execute("set_link", {"name": port.name, "up": True})
 
     def monitor(self) -> Qmp:
         """Return a connection to QEMU's monitor, to be entered."""
