@@ -31,6 +31,7 @@ from typing import TYPE_CHECKING, Annotated, NoReturn
 import typer
 
 from router_agent import __version__
+from router_agent.traffic.cli import traffic
 
 if TYPE_CHECKING:
     from pydantic import BaseModel
@@ -76,6 +77,7 @@ app = typer.Typer(
 )
 show = typer.Typer(help="Show what a running agent knows.", no_args_is_help=True)
 app.add_typer(show, name="show")
+app.add_typer(traffic, name="traffic")
 
 Socket = Annotated[
     Path, typer.Option("--socket", envvar="ROUTER_AGENT_SOCKET", help="Control socket of the agent.")

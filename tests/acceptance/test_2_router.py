@@ -68,13 +68,14 @@ def test_neighbours_get_the_pop_s_own_prefixes(router: Router) -> None:
 
 def test_packets_leave_by_the_right_next_hop(router: Router) -> None:
     for ingress in (UPLINK.name, LAN.name):
-        result = prove_forwarding(
-            router.pop.neighbours,
-            ingress=ingress,
-            counters=[router.pop.counters()],
-            report=router.pop.logs / f"traffic-{ingress}",
-            prefixes=2_000,
-        )
+        with router.pop.counters() as counters:
+            result = prove_forwarding(
+                router.pop.neighbours,
+                ingress=ingress,
+                counters=[counters],
+                report=router.pop.logs / f"traffic-{ingress}",
+                prefixes=2_000,
+            )
         assert result.verdict.outcome is Outcome.PASS, f"{ingress}: {result.verdict.reason}"
 
 

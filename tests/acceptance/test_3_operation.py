@@ -31,13 +31,14 @@ def test_everything_comes_back_after_a_power_cycle(converged: VirtualPop) -> Non
     # Next hops that nobody has spoken to since.
     converged.meet_neighbours()
     converged.playbooks.run("verify.yml").require_success()
-    result = prove_forwarding(
-        converged.neighbours,
-        ingress=UPLINK.name,
-        counters=[converged.counters()],
-        report=converged.logs / "traffic-after-power-cycle",
-        prefixes=1_000,
-    )
+    with converged.counters() as counters:
+        result = prove_forwarding(
+            converged.neighbours,
+            ingress=UPLINK.name,
+            counters=[counters],
+            report=converged.logs / "traffic-after-power-cycle",
+            prefixes=1_000,
+        )
     assert result.verdict.outcome is Outcome.PASS, result.verdict.reason
 
 

@@ -7,7 +7,8 @@ import shutil
 import signal
 import socket
 import subprocess
-from collections.abc import Iterator
+import sys
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -16,6 +17,11 @@ from router_agent.traffic.reach import SshTarget
 _PROGRAM = shutil.which("sshd", path=f"{os.environ.get('PATH', '')}:/usr/sbin")
 _SEPARATION = Path("/run/sshd")
 """Where sshd puts its unprivileged half; the package's unit makes it."""
+
+ROOT = Path(__file__).parents[2]
+
+EXTRA = ("hdrh", "jinja2", "junitparser", "MLRsearch", "paramiko")
+"""What only the host has that runs a check: packages of the extra `traffic`."""
 
 AVAILABLE = _PROGRAM is not None and os.geteuid() == 0
 
@@ -127,6 +133,18 @@ def running(sshd: Sshd) -> Iterator[Sshd]:
         sshd.stop()
         if made:
             _SEPARATION.rmdir()
+
+
+def program(directory: Path, *, without: Sequence[str] = ()) -> str:
+    """Make the kit's program of this checkout, for a host that lacks some packages; return its path."""
+    path = directory / "router-agent"
+    blocked = dict.fromkeys(without)
+    path.write_text(
+        f"#!{sys.executable}\nimport sys\nsys.path.insert(0, {str(ROOT)!r})\n"
+        f"sys.modules.update({blocked!r})\nfrom router_agent.cli import main\nmain()\n"
+    )
+    path.chmod(0o755)
+    return str(path)
 
 
 def new_key(path: Path, *options: str) -> Path:

@@ -14,6 +14,7 @@ from router_agent.lab.commands import require
 from router_agent.lab.errors import LabError
 from router_agent.lab.vm.image import Image
 from router_agent.lab.vm.plan import HOST
+from router_agent.traffic.reach import SshTarget
 
 _COMMAND_SECONDS = 120.0
 _CONNECT_SECONDS = 30
@@ -81,6 +82,20 @@ class Host:
                 connect_seconds=_CONNECT_SECONDS,
                 control=self._sockets,
             )
+        )
+
+    @property
+    def target(self) -> SshTarget:
+        """The same for the traffic check; no file of the user has a say."""
+        return SshTarget(
+            "127.0.0.1",
+            user="root",
+            port=self.ssh_port,
+            key_files=(self.key,),
+            agent=False,
+            known_hosts=(self.known_hosts,),
+            config=Path("/dev/null"),
+            connect_s=_CONNECT_SECONDS,
         )
 
     @property

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import shutil
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -28,8 +28,9 @@ from router_agent.lab.vm.neighbours import Neighbours
 from router_agent.lab.vm.network import Network
 from router_agent.lab.vm.plan import PORTS
 from router_agent.lab.vm.play import Playbooks, PlayResult
-from router_agent.lab.vm.traffic import RemoteCounters, kernel_counters, vpp_counters
+from router_agent.lab.vm.traffic import device_counters
 from router_agent.model import Family
+from router_agent.traffic.counters.source import CounterSource
 
 _PING_SECONDS = 30
 _BOOTED = b"Linux version "
@@ -214,9 +215,9 @@ class VirtualPop:
             for family in Family:
                 self.host.run(f"ping -c 1 -w {_PING_SECONDS} {port.gateway(family)}")
 
-    def counters(self) -> RemoteCounters:
-        """Return the counters of what forwards."""
-        return vpp_counters(self.host) if self.vpp else kernel_counters(self.host)
+    def counters(self) -> AbstractContextManager[CounterSource]:
+        """Have the counters of what forwards, over a connection of their own."""
+        return device_counters(self.host, vpp=self.vpp)
 
     def take_down(self) -> bool:
         """Take away machine, neighbours, network and disk; return whether there was any of it.

@@ -162,21 +162,21 @@ def _verify(pop: VirtualPop, stages: Stages, report: Report) -> None:
 
 
 def _prove_forwarding(pop: VirtualPop, stages: Stages, report: Report) -> None:
-    with stages.stage("packets in by the uplink") as stage:
+    with stages.stage("packets in by the uplink") as stage, pop.counters() as counters:
         result = prove_forwarding(
             pop.neighbours,
             ingress=UPLINK.name,
-            counters=[pop.counters()],
+            counters=[counters],
             report=pop.logs / "traffic",
             progress=_progress(stage),
         )
         stage.detail = result.verdict.reason
     _judge(result, "packets leave by the right next hop", stage, report, stages.console)
-    with stages.stage("packets in by the lan") as stage:
+    with stages.stage("packets in by the lan") as stage, pop.counters() as counters:
         result = prove_forwarding(
             pop.neighbours,
             ingress=LAN.name,
-            counters=[pop.counters()],
+            counters=[counters],
             report=pop.logs / "traffic-back",
             progress=_progress(stage),
             prefixes=_BACKWARD_PREFIXES,

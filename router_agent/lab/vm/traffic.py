@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 
@@ -13,11 +13,12 @@ from router_agent.lab.vm.host import Host, HostError
 from router_agent.lab.vm.neighbours import Neighbours, tester_ports
 from router_agent.lab.vm.network import Network
 from router_agent.lab.vm.plan import LAN, PORTS, UPLINK
-from router_agent.traffic.counters.kernel import KernelForwarder
-from router_agent.traffic.counters.source import CounterError, CounterSource, DropClass
-from router_agent.traffic.counters.vpp import VppForwarder
+from router_agent.traffic.counters.remote import kernel_counters, vpp_counters
+from router_agent.traffic.counters.source import CounterSource
 from router_agent.traffic.measurements.check import CheckResult, run_check
 from router_agent.traffic.measurements.trial import Progress
+from router_agent.traffic.reach import UnreachableError
+from router_agent.traffic.reach.ssh import SshReach
 from router_agent.traffic.scenario import Scenario
 
 PROOF_PREFIXES = 10_000
@@ -26,63 +27,27 @@ PROOF_PPS = 500.0
 TRIAL_SECONDS = 10.0
 _STRAIGHT_PREFIXES = 1_000
 
-_PYTHON = "/opt/router-agent/bin/python"
-_READ_SECONDS = 90.0
+PROGRAM = "/opt/router-agent/bin/router-agent"
+_STATS = Path("/run/vpp/stats.sock")
 
 
-class RemoteCounters:
-    """Counters that the host's own agent package reads, on the host.
+@contextmanager
+def device_counters(host: Host, *, vpp: bool) -> Iterator[CounterSource]:
+    """Have the counters of what forwards on the host, read there by its own agent's program.
 
-    Args:
-        host: where.
-        source: knows what the counters mean.
-        expression: what reads them there, in Python.
+    Raises:
+        HostError: the host does not answer.
     """
-
-    def __init__(self, host: Host, source: CounterSource, expression: str) -> None:
-        self._host = host
-        self._source = source
-        self._program = f"import json; {expression}; print(json.dumps(source.read()))"
-
-    @property
-    def name(self) -> str:
-        """What it is called in reports."""
-        return self._source.name
-
-    def read(self) -> dict[str, int]:
-        """Return the counters; see `source.CounterSource`."""
-        try:
-            found = json.loads(self._host.run(f"{_PYTHON} -c '{self._program}'", seconds=_READ_SECONDS))
-        except (HostError, ValueError) as error:
-            raise CounterError(f"{self.name}: {error}") from error
-        return {str(name): int(value) for name, value in found.items()}
-
-    def drops(self, growth: Mapping[str, int]) -> list[DropClass]:
-        """Return the drop classes; see `source.CounterSource`."""
-        return self._source.drops(growth)
-
-
-def kernel_counters(host: Host) -> RemoteCounters:
-    """Return the counters of a host whose kernel forwards."""
-    names = [port.name for port in PORTS]
-    listed = ",".join(f'"{name}"' for name in names)
-    return RemoteCounters(
-        host,
-        KernelForwarder(None, names),
-        "from router_agent.traffic.counters.kernel import KernelForwarder; "
-        f"source=KernelForwarder(None, [{listed}])",
-    )
-
-
-def vpp_counters(host: Host) -> RemoteCounters:
-    """Return the counters of a host that forwards with VPP."""
-    socket = Path("/run/vpp/stats.sock")
-    return RemoteCounters(
-        host,
-        VppForwarder(socket),
-        "from pathlib import Path; from router_agent.traffic.counters.vpp import VppForwarder; "
-        f'source=VppForwarder(Path("{socket}"))',
-    )
+    reach = SshReach(host.target)
+    try:
+        reach.connect()
+    except UnreachableError as error:
+        raise HostError(str(error)) from error
+    with reach:
+        if vpp:
+            yield vpp_counters(reach, _STATS, program=PROGRAM)
+        else:
+            yield kernel_counters(reach, ports=[port.name for port in PORTS], program=PROGRAM)
 
 
 def prove_forwarding(

@@ -55,19 +55,22 @@ class SshReach:
         return self._target.host
 
     def __enter__(self) -> Self:
-        """Connect.
-
-        Raises:
-            UnreachableError: there is no way, the host's key is not the known one, or it lets us not in.
-        """
-        if not self._transports:
-            self._transports = connect(self.host, way_to(self._target))
+        self.connect()
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self.close()
+
+    def connect(self) -> None:
+        """Connect, unless it is connected.
+
+        Raises:
+            UnreachableError: there is no way, the host's key is not the known one, or it lets us not in.
+        """
+        if not self._transports:
+            self._transports = connect(self.host, way_to(self._target))
 
     def close(self) -> None:
         """Close the connection and those it went through; commands see the end of their input."""
