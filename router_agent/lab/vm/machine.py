@@ -152,8 +152,8 @@ class Machine:
         self._snapshot_job("snapshot-load", name, {"vmstate": self._node()})
         with self.monitor() as qmp:
             qmp.execute("cont")
-            # QEMU does not keep whether a cable is plugged in: an Intel NIC that had no link when the state was
-            # kept, because nobody used it then, would have none for ever (hw/net/e1000e_core.c, post_load).
+            # QEMU does not keep whether a cable is plugged in: an Intel NIC without a link when the state was
+            # kept, because nobody used it then, would never have one (hw/net/e1000e_core.c, post_load).
             for port in PORTS:
                 qmp.execute("set_link", {"name": port.name, "up": True})
 
