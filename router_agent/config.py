@@ -7,8 +7,7 @@ as JSON Schema for editors and for the roles that render the file.
 
 from __future__ import annotations
 
-import difflib
-from collections.abc import Hashable, Iterator, Mapping, Sequence
+from collections.abc import Hashable, Iterator, Mapping
 from ipaddress import IPv4Address
 from pathlib import Path
 from typing import Annotated, Any, Literal, NamedTuple, Self, TypeAlias
@@ -32,9 +31,18 @@ from pydantic_core import ErrorDetails, PydanticCustomError
 from router_agent.mirror.aspects import Aspect
 from router_agent.model import MAIN_TABLE
 from router_agent.netlink.constants import SYSTEM_PROTOCOLS, ZEBRA_PROTOCOLS
-
-FILE_LIMIT = 1 << 20
-"""Largest configuration file that is read, in bytes; a real one has a few hundred."""
+from router_agent.strict_yaml import (
+    FileError,
+    Where,
+    content_of,
+    dotted,
+    expected,
+    items_failed,
+    one_of,
+    placed,
+    shown,
+    tree_of,
+)
 
 DEFAULT_SOCKET = Path("/run/router-agent/control.sock")
 """Where the agent listens when the configuration does not say."""
@@ -105,16 +113,8 @@ VPP_SOURCES = frozenset(
 """FIB sources that VPP and its linux-cp plugin own (vnet/fib/fib_source.h, linux-cp/lcp_router.c)."""
 
 
-class ConfigError(Exception):
-    """The configuration cannot be used.
-
-    Attributes:
-        problems: one line each: file, line, key, what was found, what was expected.
-    """
-
-    def __init__(self, problems: Sequence[str]) -> None:
-        super().__init__("\n".join(problems))
-        self.problems = tuple(problems)
+class ConfigError(FileError):
+    """The configuration cannot be used."""
 
 
 def _refuse(expected: str) -> PydanticCustomError:
@@ -521,20 +521,19 @@ class Config(_Model):
             *_loops(self),
         ]
         if problems:
-            text = "; ".join(f"{_dotted(where)}: {words}" for where, words in problems)
+            text = "; ".join(f"{dotted(where)}: {words}" for where, words in problems)
             raise PydanticCustomError("cross_check", "{text}", {"text": text, "problems": problems})
         return self
 
 
-_Where: TypeAlias = tuple[str | int, ...]
-_Problem: TypeAlias = tuple[_Where, str]
+_Problem: TypeAlias = tuple[Where, str]
 
 
 class _Claim(NamedTuple):
     """Something that only one part of the configuration may have."""
 
     what: Hashable
-    where: _Where
+    where: Where
     found: str
     expected: str
     owner: str
@@ -598,7 +597,7 @@ def _missing_maps(config: Config) -> Iterator[_Problem]:
             yield (
                 ("pipelines", number, "fib", "interfaces"),
                 f"found nothing, expected a map of interfaces: the feed is in namespace "
-                f"{_shown(feed.namespace)}, the FIB in {_shown(fib.namespace)}",
+                f"{shown(feed.namespace)}, the FIB in {shown(fib.namespace)}",
             )
 
 
@@ -647,47 +646,6 @@ def _loops(config: Config) -> Iterator[_Problem]:
             )
 
 
-class _Loader(yaml.SafeLoader):
-    """YAML without what a configuration has no use for and a mistake or an attacker has.
-
-    Keys are unique, anchors and aliases are refused (they can grow a small file without bound), and values
-    that look like a number or a date and are none are errors with a position.
-    """
-
-    def compose_node(self, parent: yaml.Node | None, index: Any) -> yaml.Node | None:
-        event = self.peek_event()  # type: ignore[no-untyped-call]
-        if getattr(event, "anchor", None) is not None:
-            raise yaml.composer.ComposerError(
-                None, None, "anchors and aliases are not supported; write the value out", event.start_mark
-            )
-        node: yaml.Node | None = super().compose_node(parent, index)
-        return node
-
-    def construct_object(self, node: yaml.Node, deep: bool = False) -> Any:
-        try:
-            return super().construct_object(node, deep)
-        except ValueError as error:
-            raise yaml.constructor.ConstructorError(None, None, str(error), node.start_mark) from error
-
-    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Hashable, Any]:
-        seen: dict[Hashable, yaml.Mark] = {}
-        for key_node, _ in node.value:
-            key = self.construct_object(key_node, deep=True)
-            if not isinstance(key, Hashable):
-                raise yaml.constructor.ConstructorError(
-                    None, None, "found a key that is a list or a mapping, expected text", key_node.start_mark
-                )
-            if key in seen:
-                raise yaml.constructor.ConstructorError(
-                    None,
-                    None,
-                    f"found key {key!r} again, expected it once; it is first on line {seen[key].line + 1}",
-                    key_node.start_mark,
-                )
-            seen[key] = key_node.start_mark
-        return super().construct_mapping(node, deep)
-
-
 def load(path: Path | str) -> Config:
     """Read and check a configuration file.
 
@@ -697,13 +655,10 @@ def load(path: Path | str) -> Config:
     Raises:
         ConfigError: with everything that is wrong.
     """
-    path = Path(path)
     try:
-        with path.open("rb") as file:
-            content = file.read(FILE_LIMIT + 1)
-    except OSError as error:
-        raise ConfigError([f"{path}: cannot be read: {error.strerror}"]) from error
-    return parse(content, str(path))
+        return parse(content_of(Path(path)), str(path))
+    except FileError as error:
+        raise ConfigError(error.problems) from error
 
 
 def parse(content: bytes, name: str = "configuration") -> Config:
@@ -712,11 +667,10 @@ def parse(content: bytes, name: str = "configuration") -> Config:
     Raises:
         ConfigError: with everything that is wrong.
     """
-    if len(content) > FILE_LIMIT:
-        raise ConfigError(
-            [f"{name}: found more than {FILE_LIMIT} bytes, expected an agent.yaml of a few hundred"]
-        )
-    node, data = _read_yaml(content, name)
+    try:
+        node, data = tree_of(content, name)
+    except FileError as error:
+        raise ConfigError(error.problems) from error
     try:
         return Config.model_validate(data)
     except ValidationError as error:
@@ -732,43 +686,14 @@ def schema() -> dict[str, Any]:
     }
 
 
-def _read_yaml(content: bytes, name: str) -> tuple[yaml.Node | None, object]:
-    loader: _Loader | None = None
-    try:
-        loader = _Loader(content)
-        node = loader.get_single_node()
-        return node, None if node is None else loader.construct_document(node)
-    except yaml.MarkedYAMLError as error:
-        mark = error.problem_mark or error.context_mark
-        at = f":{mark.line + 1}:{mark.column + 1}" if mark else ""
-        words = ", ".join(part for part in (error.context, error.problem) if part)
-        raise ConfigError([f"{name}{at}: not valid YAML: {_one_line(words)}"]) from error
-    except yaml.YAMLError as error:
-        raise ConfigError([f"{name}: not valid YAML: {_one_line(str(error))}"]) from error
-    except RecursionError as error:
-        raise ConfigError([f"{name}: not valid YAML: found values nested too deeply to read"]) from error
-    finally:
-        if loader is not None:
-            loader.dispose()
-
-
 def _problems(error: ValidationError, name: str, root: yaml.Node | None) -> list[str]:
     found: list[_Problem] = []
     for details in error.errors(include_url=False):
         if details["type"] == "cross_check":
             found.extend(details["ctx"]["problems"])
-        elif not _items_failed(details):
+        elif not items_failed(details):
             found.append(_problem(details))
-    placed = sorted(((_line(root, where), where, words) for where, words in found), key=lambda p: p[0])
-    return [
-        f"{name}{f':{line}' if line else ''}: {_dotted(where) or 'the file'}: {words}"
-        for line, where, words in placed
-    ]
-
-
-def _items_failed(details: ErrorDetails) -> bool:
-    """Tell whether a list is called too short only because its items are wrong, which is reported already."""
-    return details["type"] == "too_short" and len(details["input"]) >= details["ctx"]["min_length"]
+    return placed(found, name, root)
 
 
 def _problem(details: ErrorDetails) -> _Problem:
@@ -782,10 +707,10 @@ def _problem(details: ErrorDetails) -> _Problem:
     if kind in ("union_tag_not_found", "union_tag_invalid"):
         found = f"kind {context['tag']!r}" if "tag" in context else "no kind"
         return where, f"found {found}, expected kind {' or '.join(_KINDS[str(where[-1])])}"
-    return where, f"found {_shown(details['input'])}, expected {_expected(details)}"
+    return where, f"found {shown(details['input'])}, expected {_expected(details)}"
 
 
-def _location(details: ErrorDetails) -> _Where:
+def _location(details: ErrorDetails) -> Where:
     """Return where an error is, in the file's own keys."""
     where = tuple(part for part in details["loc"] if part != "[key]")
     if len(where) > 3 and where[0] == "pipelines" and where[2] in _KINDS:
@@ -798,21 +723,6 @@ _KINDS: Mapping[str, Mapping[str, type[_Model]]] = {
     "fib": {"kernel": KernelFibConfig, "vpp": VppFibConfig},
 }
 
-_EXPECTED: Mapping[str, str] = {
-    "bool_type": "true or false",
-    "dict_type": "a mapping",
-    "finite_number": "a finite number",
-    "float_type": "a number",
-    "int_type": "a whole number",
-    "invalid_key": "keys that are text",
-    "model_attributes_type": "a mapping",
-    "model_type": "a mapping",
-    "path_type": "a path",
-    "string_type": "text",
-    "tuple_type": "a list",
-}
-"""pydantic's error types in the file's terms."""
-
 _PATTERNS: Mapping[str, str] = {
     _NAME: "a name of letters, digits, '.', '_' and '-' that starts with a letter or digit, at most 63 long",
     _NAMESPACE: "the name of a network namespace (ip netns) or an absolute path to one",
@@ -824,36 +734,19 @@ _PATTERNS: Mapping[str, str] = {
 
 
 def _expected(details: ErrorDetails) -> str:
-    kind, context, message = details["type"], details.get("ctx", {}), details["msg"]
+    kind = details["type"]
     if _WORD in details["loc"] or (_MAP in details["loc"] and kind == "dict_type"):
         return "'auto' or a mapping"
-    if kind in _EXPECTED:
-        return _EXPECTED[kind]
-    if kind == "string_pattern_mismatch":
-        return _PATTERNS[context["pattern"]]
-    if kind == "refused" or kind == "literal_error":
-        return str(context["expected"])
-    if kind == "greater_than":
-        return f"more than {context['gt']}"
-    if kind == "ip_any_address":
-        return "an IP address"
-    if kind == "greater_than_equal":
-        return f"at least {context['ge']}"
-    if kind == "less_than_equal":
-        return f"at most {context['le']}"
-    if kind == "too_short":
-        return f"at least {context['min_length']} of them"
-    return _one_line(message)
+    return expected(details, _PATTERNS)
 
 
-def _known_keys(location: _Where) -> str:
+def _known_keys(location: Where) -> str:
     """Return which keys may stand where pydantic found an unknown one."""
     known = [field.alias or name for name, field in _model_at(location[:-1]).model_fields.items()]
-    similar = difflib.get_close_matches(str(location[-1]), known, 1)
-    return f"one of {', '.join(known)}" + (f"; did you mean {similar[0]!r}?" if similar else "")
+    return one_of(known, str(location[-1]))
 
 
-def _model_at(location: _Where) -> type[_Model]:
+def _model_at(location: Where) -> type[_Model]:
     match location:
         case ("pipelines", _, "feed" | "fib" as side, kind):
             return _KINDS[side][str(kind)]
@@ -865,45 +758,3 @@ def _model_at(location: _Where) -> type[_Model]:
             return LogConfig
         case _:
             return Config
-
-
-def _shown(value: object) -> str:
-    """Return a value as the file writes it, short enough for a line."""
-    match value:
-        case None:
-            return "null"
-        case bool():
-            return "true" if value else "false"
-        case dict():
-            return f"a mapping of {len(value)}"
-        case list() | tuple() | set():
-            return f"a list of {len(value)}"
-        case _:
-            text = repr(value) if isinstance(value, str) else str(value)
-            return text if len(text) <= 60 else f"{text[:57]}..."
-
-
-def _dotted(where: _Where) -> str:
-    return ".".join(_one_line(str(part))[:60] for part in where)
-
-
-def _one_line(text: str) -> str:
-    return " ".join(text.split())
-
-
-def _line(root: yaml.Node | None, where: _Where) -> int:
-    """Return the line of a key, or of the nearest thing around it in the file; 0 for an empty file."""
-    node, mark = root, root.start_mark if root else None
-    for part in where:
-        match node:
-            case yaml.MappingNode():
-                entry = next(((k, v) for k, v in node.value if k.value == str(part)), None)
-                if entry is None:
-                    break
-                mark, node = entry[0].start_mark, entry[1]
-            case yaml.SequenceNode() if isinstance(part, int) and part < len(node.value):
-                node = node.value[part]
-                mark = node.start_mark
-            case _:
-                break
-    return mark.line + 1 if mark else 0

@@ -12,7 +12,6 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from router_agent.config import (
-    FILE_LIMIT,
     ROUTE_PROTOCOLS,
     ConfigError,
     ExabgpFeedConfig,
@@ -23,6 +22,7 @@ from router_agent.config import (
     parse,
     schema,
 )
+from router_agent.strict_yaml import FILE_LIMIT
 
 KERNEL_TO_VPP = """\
 pipelines:
