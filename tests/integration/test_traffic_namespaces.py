@@ -30,7 +30,18 @@ from router_agent.traffic.generators.sockets.capture import Capture
 from router_agent.traffic.generators.sockets.generator import SocketsGenerator
 from router_agent.traffic.judgement.verdict import Outcome
 from router_agent.traffic.measurements.check import run_check
-from router_agent.traffic.scenario import Destinations, Endpoints, FrameSizes, Goal, Port, Scenario, Search
+from router_agent.traffic.measurements.results import RateSearch, Target
+from router_agent.traffic.scenario import (
+    Asked,
+    Check,
+    Destinations,
+    Endpoints,
+    FrameSizes,
+    Goal,
+    Port,
+    Scenario,
+    Tier,
+)
 
 pytestmark = [pytest.mark.root, pytest.mark.timeout(60)]
 
@@ -169,7 +180,7 @@ def test_a_loss_free_trial_passes_and_leaves_reports(router: Router, tmp_path: P
     assert result.trial.sent_to.sum() == result.trial.series.sent.sum() == sent
     assert result.trial.series.received.sum() == sent
     assert (result.proof.right, result.proof.by_port) == (300, {"west": 0, "east": 150, "south": 150})
-    assert {"trial", "report"} <= set(stages)
+    assert {"target, 78 bytes", "report"} <= set(stages)
     assert json.loads((tmp_path / "report.json").read_text())["verdict"]["outcome"] == "PASS"
     assert {path.name for path in tmp_path.iterdir()} == {"report.json", "report.xml", "report.html"}
 
@@ -211,7 +222,7 @@ def test_one_misrouted_prefix_is_found(router: Router) -> None:
     assert (result.proof.right, len(result.proof.wrong), len(result.proof.missing)) == (299, 1, 0)
     found = result.proof.wrong.first[0]
     assert (found.prefix, found.expected, found.seen) == (str(stray), "east", "south")
-    assert result.parts["trial"].outcome is Outcome.PASS
+    assert result.part("target").outcome is Outcome.PASS
 
 
 def test_a_prefix_that_leaves_by_no_port_is_tried_again_and_then_missing(router: Router) -> None:
@@ -221,7 +232,7 @@ def test_a_prefix_that_leaves_by_no_port_is_tried_again_and_then_missing(router:
     assert result.proof is not None
     assert [d.prefix for d in result.proof.missing.first] == [str(gone)]
     assert result.proof.retry_pps == 500
-    assert "left by no port" in result.parts["port proof"].reason
+    assert "left by no port" in result.part("port proof").reason
 
 
 def test_an_impossible_rate_is_invalid(router: Router) -> None:
@@ -253,13 +264,24 @@ def test_a_receiver_with_a_tiny_ring_is_invalid_and_named(router: Router) -> Non
 
 
 def test_the_search_finds_a_rate_with_real_packets(router: Router) -> None:
-    search = Search(min_pps=1_000, max_pps=5_000, trial_s=0.3, relative_width=0.2, limit_s=20)
-    result = run_check(
-        scenario(search=search, duration_s=0.2, proof_pps=None), router.endpoints, [router.counters]
+    asked = Asked.model_validate(
+        {
+            "ndr": {
+                "lowest": "1 kpps",
+                "highest": "5 kpps",
+                "trial": "300 ms",
+                "width": "20 %",
+                "limit": "20 s",
+            }
+        }
     )
-    assert result.search is not None
-    assert result.search.rate_pps == pytest.approx(5_000)
-    assert result.parts["search"].outcome is Outcome.PASS
+    check = Check((scenario(duration_s=0.2, proof_pps=None),), Tier.FUNCTIONAL, asked)
+    result = run_check(check, router.endpoints, [router.counters])
+    target, search = result.measurements
+    assert isinstance(target, Target)
+    assert isinstance(search, RateSearch)
+    assert search.found.rate_pps == pytest.approx(5_000)
+    assert result.part("NDR").outcome is Outcome.PASS
 
 
 def test_background_traffic_tells_when_and_how_much_was_lost(router: Router) -> None:

@@ -21,14 +21,15 @@ from router_agent.traffic.generators.generator import ByDestination, Series, Tri
 from router_agent.traffic.judgement.ledger import balance
 from router_agent.traffic.judgement.proof import Deviation, Deviations, Proof
 from router_agent.traffic.judgement.verdict import Outcome, Verdict, combine, judge_proof, judge_trial
-from router_agent.traffic.measurements.check import CheckResult
+from router_agent.traffic.measurements.check import CheckResult, Part
+from router_agent.traffic.measurements.results import Measurement, RateSearch, Target
 from router_agent.traffic.measurements.search import SearchResult, SearchTrial
 from router_agent.traffic.report.environment import this_host
 from router_agent.traffic.report.files import write_reports
 from router_agent.traffic.report.model import TrafficReport, json_schema, report_json, report_of
 from router_agent.traffic.report.plots import Curve, bars, lines
 from router_agent.traffic.report.terminal import render_terminal
-from router_agent.traffic.scenario import Destinations, Endpoints, Port, Scenario
+from router_agent.traffic.scenario import Check, Destinations, Endpoints, Port, Scenario, Tier
 
 HOSTILE = '<script>alert("x")</script>'
 
@@ -42,8 +43,9 @@ def checked(*, name: str = "west to east", whole: bool = True) -> CheckResult:
     started = datetime(2026, 1, 2, 3, 4, 5, tzinfo=UTC)
     endpoints = Endpoints((Port("west", "a", None, "02:00:00:00:00:01"), Port("east", "b")))
     failed = Verdict(Outcome.INVALID, "the sender process has ended")
-    parts = {"check": failed}
-    proof = trial = ledger = search = None
+    parts = [Part("check", None, failed)]
+    proof = None
+    measurements: tuple[Measurement, ...] = ()
     if whole:
         series = Series(
             0.5, column(50, 50, 50, 50), column(50, 50, 50, 50), column(50, 40, 50, 50), column(0, 10, 0, 0)
@@ -67,20 +69,22 @@ def checked(*, name: str = "west to east", whole: bool = True) -> CheckResult:
         search = SearchResult(
             Outcome.PASS, "met up to 90 pps", 90.0, 95.0, (SearchTrial(90.0, 1.0, 90, 0, 0, True),)
         )
-        parts = {
-            "port proof": judge_proof(proof),
-            "trial": judge_trial(trial, ledger, scenario.goal),
-            "search": Verdict(Outcome.PASS, "met up to 90 pps"),
-        }
+        met = Verdict(Outcome.PASS, "met up to 90 pps")
+        target = Target(scenario.sizes, trial, ledger, judge_trial(trial, ledger, scenario.goal))
+        measurements = (target, RateSearch("NDR", scenario.sizes, 0.0, 1.0, search, met))
+        parts = [
+            Part("port proof", None, judge_proof(proof)),
+            Part("target", "64", target.verdict),
+            Part("NDR", "64", met),
+        ]
     return CheckResult(
-        scenario=scenario,
+        check=Check((scenario,), Tier.FUNCTIONAL),
         endpoints=endpoints,
-        verdict=combine(*parts.values()),
-        parts=parts,
+        verdict=combine(*(part.verdict for part in parts)),
+        parts=tuple(parts),
         proof=proof,
-        trial=trial,
-        ledger=ledger,
-        search=search,
+        measurements=measurements,
+        predictions=(),
         environment=this_host(),
         started=started,
         ended=started.replace(second=9),
@@ -155,8 +159,8 @@ def test_junit_maps_fail_to_failure_and_invalid_to_error(tmp_path: Path) -> None
         c.get("name"): [r.tag for r in c if r.tag != "system-out"] for c in suite.findall("testcase")
     } == {
         "port proof": ["failure"],
-        "trial": ["failure"],
-        "search": [],
+        "target, 64 bytes": ["failure"],
+        "NDR, 64 bytes": [],
     }
     void = ET.parse(write_reports(checked(whole=False), tmp_path)["junit"]).getroot()
     assert [e.get("type") for e in void.iter("error")] == ["INVALID"]

@@ -256,15 +256,25 @@ class HostBacklog:
 
 
 def driver_of(interface: str, namespace: str | None) -> str:
-    """Return the driver's name of an interface (linux/ethtool.h), or an empty text."""
+    """Return the driver's name of an interface, or an empty text."""
+    return driver_and_bus(interface, namespace)[0]
+
+
+def driver_and_bus(interface: str, namespace: str | None) -> tuple[str, str]:
+    """Return the driver's name of an interface and its place on the bus (linux/ethtool.h), or empty texts.
+
+    The place of a PCI device is its address, ``0000:3b:00.0``; veth and tap devices have none.
+    """
     info = array.array("B", struct.pack("=I", _ETHTOOL_GDRVINFO) + bytes(_DRVINFO_BYTES - 4))
     request = struct.pack("16sP16x", interface.encode(), info.buffer_info()[0])
     with inside(namespace), socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as control:
         try:
             fcntl.ioctl(control, _SIOCETHTOOL, request)
         except OSError:
-            return ""
-    return info.tobytes()[4:36].split(b"\0", 1)[0].decode()
+            return "", ""
+    answer = info.tobytes()
+    driver, bus = answer[4:36], answer[100:132]
+    return driver.split(b"\0", 1)[0].decode(), bus.split(b"\0", 1)[0].decode()
 
 
 def proc_net(namespace: str | None, names: Iterable[str]) -> dict[str, str]:

@@ -1,4 +1,4 @@
-"""A traffic check from one end to the other: port proof, fixed-rate trial, search, ledger, verdict, report.
+"""A traffic check from one end to the other: port proof, then for each frame size target and what is asked.
 
 result = run_check(scenario, endpoints, [KernelForwarder("pop1-fwd")], report_dir=Path("build/traffic"))
 sys.exit(result.exit_code)
@@ -6,24 +6,47 @@ sys.exit(result.exit_code)
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from pathlib import Path
 
 from router_agent.model import I64
 from router_agent.traffic.counters.source import CounterError, CounterSource
-from router_agent.traffic.generators.generator import GeneratorError, Snapshot, TrialResult
-from router_agent.traffic.generators.sockets.generator import SocketsGenerator
-from router_agent.traffic.judgement.ledger import Ledger, LedgerKeeper
+from router_agent.traffic.generators import registry
+from router_agent.traffic.generators.generator import Generator, GeneratorError, TrialResult
+from router_agent.traffic.judgement.ledger import Ledger
 from router_agent.traffic.judgement.proof import Proof, missing_rows, prove
-from router_agent.traffic.judgement.verdict import Outcome, Verdict, combine, judge_proof, judge_trial
-from router_agent.traffic.measurements.search import SearchResult, find_rate
+from router_agent.traffic.judgement.verdict import Outcome, Verdict, combine, judge_proof
+from router_agent.traffic.measurements.results import Measurement, Prediction, Target
+from router_agent.traffic.measurements.size import Bench, followed, measure_size
 from router_agent.traffic.measurements.trial import Progress, silent
 from router_agent.traffic.report.environment import Environment, this_host
-from router_agent.traffic.scenario import Endpoints, Scenario
+from router_agent.traffic.scenario import Check, Endpoints, Scenario
+from router_agent.traffic.wiring import tier_of
 
 _RETRY_SLOWDOWN = 4
+
+
+@dataclass(frozen=True)
+class Part:
+    """One part of a check and its verdict.
+
+    Attributes:
+        what: "port proof", "target", "NDR", "PDR", "RFC 2544 throughput", "loss curve", "back-to-back",
+            "latency", "soak", "churn"; "check" for a check that could not go on.
+        frames: label of the frame sizes; None where it does not depend on them.
+        verdict: of this part.
+    """
+
+    what: str
+    frames: str | None
+    verdict: Verdict
+
+    @property
+    def name(self) -> str:
+        """What it is called in reports."""
+        return named(self.what, self.frames)
 
 
 @dataclass(frozen=True, eq=False)
@@ -31,36 +54,72 @@ class CheckResult:
     """Everything a check found.
 
     Attributes:
-        scenario, endpoints: what was asked for.
+        check, endpoints: what was asked for; with the tier, which says what the verdict may claim.
         verdict: the answer.
-        parts: verdict of each part that was run: "port proof", "trial", "search".
-        proof, trial, ledger, search: what was measured; None when it was not run.
-        environment: the host it was measured on.
+        parts: verdict of each part that was run, in the order in which they ran.
+        proof: None when there was none.
+        measurements: for each frame size its target, then the others.
+        predictions: what the rate should have been, for each frame size.
+        environment: the tester's host.
+        device: the device's host, where it is another one and could be read.
         started, ended: UTC.
         reports: files written, by kind: "json", "junit", "html".
     """
 
-    scenario: Scenario
+    check: Check
     endpoints: Endpoints
     verdict: Verdict
-    parts: dict[str, Verdict]
+    parts: tuple[Part, ...]
     proof: Proof | None
-    trial: TrialResult | None
-    ledger: Ledger | None
-    search: SearchResult | None
+    measurements: tuple[Measurement, ...]
+    predictions: tuple[Prediction, ...]
     environment: Environment
     started: datetime
     ended: datetime
-    reports: dict[str, Path]
+    device: Environment | None = None
+    reports: dict[str, Path] = field(default_factory=dict)
 
     @property
     def exit_code(self) -> int:
         """0 for PASS, 1 for FAIL, 2 for INVALID."""
         return self.verdict.outcome.exit_code
 
+    @property
+    def target(self) -> Target | None:
+        """The target of the first frame size; None when the check did not get so far."""
+        return next((found for found in self.measurements if isinstance(found, Target)), None)
+
+    @property
+    def trial(self) -> TrialResult | None:
+        """The trial of `target`."""
+        return None if self.target is None else self.target.trial
+
+    @property
+    def ledger(self) -> Ledger | None:
+        """The ledger of `target`."""
+        return None if self.target is None else self.target.ledger
+
+    def part(self, what: str, frames: str | None = None) -> Verdict:
+        """Return the verdict of a part, of the first frame size unless another is named.
+
+        Raises:
+            KeyError: it was not run.
+        """
+        for part in self.parts:
+            if part.what == what and frames in (None, part.frames):
+                return part.verdict
+        raise KeyError(what)
+
+
+def named(what: str, frames: str | None) -> str:
+    """Return the name of a part: "target, 64 bytes", "target, imix"."""
+    if frames is None:
+        return what
+    return f"{what}, {frames} bytes" if frames.isdecimal() else f"{what}, {frames}"
+
 
 def run_check(
-    scenario: Scenario,
+    check: Check | Scenario,
     endpoints: Endpoints,
     counters: Sequence[CounterSource] = (),
     report_dir: Path | None = None,
@@ -71,135 +130,98 @@ def run_check(
     A generator that fails, or counters that cannot be read, make the check INVALID; they raise nothing.
 
     Args:
-        scenario: what to do.
+        check: what to do; a scenario alone is a check of its target at its one frame size.
         endpoints: the tester's ports.
         counters: counters of the device under test, for the ledger.
         report_dir: where to write report.json, report.xml and report.html; None writes none.
         progress: told what is going on.
     """
-    check = _Check(scenario, endpoints, counters, progress or silent)
+    whole = Check((check,), tier_of(endpoints)) if isinstance(check, Scenario) else check
+    run = _Run(whole, endpoints, counters, progress or silent)
     started = datetime.now(UTC)
     try:
-        check.run()
+        run.all()
     except (GeneratorError, CounterError) as error:
-        check.parts["check"] = Verdict(Outcome.INVALID, str(error))
+        run.parts.append(Part("check", None, Verdict(Outcome.INVALID, str(error))))
+    verdict = combine(*(part.verdict for part in run.parts))
     result = CheckResult(
-        scenario=scenario,
+        check=whole,
         endpoints=endpoints,
-        verdict=combine(*check.parts.values()),
-        parts=check.parts,
-        proof=check.proof,
-        trial=check.trial,
-        ledger=check.ledger,
-        search=check.search,
+        verdict=replace(verdict, notes=(*whole.notes, *run.notes, *verdict.notes)),
+        parts=tuple(run.parts),
+        proof=run.proof,
+        measurements=tuple(run.measurements),
+        predictions=tuple(run.predictions),
         environment=this_host(),
         started=started,
         ended=datetime.now(UTC),
-        reports={},
     )
     if report_dir is None:
         return result
     from router_agent.traffic.report.files import write_reports
 
-    check.progress("report", 0.0, str(report_dir))
+    run.progress("report", 0.0, str(report_dir))
     return replace(result, reports=write_reports(result, report_dir))
 
 
-class _Check:
-    """The parts of a check as they come in."""
+class _Run:
+    """A check under way, with what it has found so far."""
 
     def __init__(
-        self,
-        scenario: Scenario,
-        endpoints: Endpoints,
-        counters: Sequence[CounterSource],
-        progress: Progress,
+        self, check: Check, endpoints: Endpoints, counters: Sequence[CounterSource], progress: Progress
     ) -> None:
-        self.scenario = scenario
+        self.check = check
         self.endpoints = endpoints
         self.progress = progress
-        self.names = endpoints.names
-        self._generator = SocketsGenerator(scenario, endpoints)
-        self._keeper = LedgerKeeper([*counters, *self._generator.counters])
-        self.parts: dict[str, Verdict] = {}
+        self._counters = counters
+        self.parts: list[Part] = []
+        self.notes: list[str] = []
+        self.measurements: list[Measurement] = []
+        self.predictions: list[Prediction] = []
         self.proof: Proof | None = None
-        self.trial: TrialResult | None = None
-        self.ledger: Ledger | None = None
-        self.search: SearchResult | None = None
 
-    def run(self) -> None:
-        with self._generator as generator:
-            if self.scenario.proof_pps is not None:
-                self._prove(generator, self.scenario.proof_pps)
-            self._fixed_rate(generator)
-            if self.scenario.search is not None:
-                self._search(generator)
+    def all(self) -> None:
+        """Run everything."""
+        for number, scenario in enumerate(self.check.scenarios):
+            with self._generator(scenario) as generator:
+                if number == 0 and scenario.proof_pps is not None:
+                    self._prove(generator, scenario, scenario.proof_pps)
+                bench = Bench(generator, self.endpoints, self._counters)
+                for what, found in measure_size(self.check, scenario, bench, self._told(scenario)):
+                    self.measurements += found
+                    verdict = combine(*(one.verdict for one in found))
+                    self.parts.append(Part(what, scenario.sizes.label, verdict))
 
-    def _prove(self, generator: SocketsGenerator, rate_pps: float) -> None:
-        first = self._once(generator, rate_pps, "port proof")
+    def _told(self, scenario: Scenario) -> Progress:
+        def told(stage: str, share: float, text: str) -> None:
+            self.progress(named(stage, scenario.sizes.label), share, text)
+
+        return told
+
+    def _generator(self, scenario: Scenario) -> Generator:
+        return registry.make(scenario, self.endpoints, self.check.generator)
+
+    def _prove(self, generator: Generator, scenario: Scenario, rate_pps: float) -> None:
+        if not generator.follows_packets:
+            self.notes.append(
+                f"no port proof: generator {generator.kind} counts packets by port and follows none"
+            )
+            return
+        first = self._once(generator, scenario, rate_pps)
         rows = missing_rows(first)
         again = None
         if len(rows):
-            slower = rate_pps / _RETRY_SLOWDOWN
-            again = rows, self._retry(rows, slower)
-        self.proof = prove(self.scenario.destinations, self.names, first, again)
-        self.parts["port proof"] = judge_proof(self.proof)
+            again = rows, self._retry(scenario, rows, rate_pps / _RETRY_SLOWDOWN)
+        self.proof = prove(scenario.destinations, self.endpoints.names, first, again)
+        self.parts.append(Part("port proof", None, judge_proof(self.proof)))
 
-    def _retry(self, rows: I64, rate_pps: float) -> TrialResult:
-        subset = replace(
-            self.scenario, destinations=self.scenario.destinations.rows(rows), frames=self.scenario.sizes
-        )
-        with SocketsGenerator(subset, self.endpoints) as generator:
-            return self._once(generator, rate_pps, "port proof")
+    def _retry(self, scenario: Scenario, rows: I64, rate_pps: float) -> TrialResult:
+        subset = replace(scenario, destinations=scenario.destinations.rows(rows), frames=scenario.sizes)
+        with self._generator(subset) as generator:
+            return self._once(generator, subset, rate_pps)
 
-    def _once(self, generator: SocketsGenerator, rate_pps: float, stage: str) -> TrialResult:
+    def _once(self, generator: Generator, scenario: Scenario, rate_pps: float) -> TrialResult:
         """Send one packet to each destination of a generator."""
-        count = len(generator.scenario.destinations)
+        count = len(scenario.destinations)
         running = generator.start(rate_pps, count / rate_pps + 1.0, packets=count)
-        return running.finish(self._follow(stage, count))
-
-    def _fixed_rate(self, generator: SocketsGenerator) -> None:
-        scenario = self.scenario
-        self.trial, self.ledger = self._measure(
-            generator, scenario.rate_pps, scenario.duration_s, self._follow("trial", self._planned())
-        )
-        self.parts["trial"] = judge_trial(self.trial, self.ledger, scenario.goal)
-
-    def _planned(self) -> int:
-        return max(1, round(self.scenario.rate_pps * self.scenario.duration_s))
-
-    def _search(self, generator: SocketsGenerator) -> None:
-        search = self.scenario.search
-        if search is None:
-            return
-        count = 0
-
-        def run(rate_pps: float, duration_s: float) -> tuple[TrialResult, Ledger]:
-            nonlocal count
-            count += 1
-            self.progress("search", 0.0, f"trial {count} at {rate_pps:,.0f} pps")
-            return self._measure(generator, rate_pps, duration_s, None)
-
-        self.search = find_rate(search, self.scenario.goal, run)
-        self.progress("search", 1.0, self.search.reason)
-        self.parts["search"] = Verdict(self.search.outcome, self.search.reason)
-
-    def _measure(
-        self,
-        generator: SocketsGenerator,
-        rate_pps: float,
-        duration_s: float,
-        follow: Callable[[Snapshot], None] | None,
-    ) -> tuple[TrialResult, Ledger]:
-        self._keeper.open()
-        trial = generator.start(rate_pps, duration_s).finish(follow)
-        return trial, self._keeper.close(trial)
-
-    def _follow(self, stage: str, count: int) -> Callable[[Snapshot], None]:
-        def follow(now: Snapshot) -> None:
-            missing = max(0, now.sent - now.received)
-            self.progress(
-                stage, min(1.0, now.sent / count), f"{now.sent:,} of {count:,} sent, {missing:,} not back"
-            )
-
-        return follow
+        return running.finish(followed(self.progress, "port proof", count))

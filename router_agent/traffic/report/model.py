@@ -15,6 +15,7 @@ from router_agent.traffic.judgement.ledger import Ledger
 from router_agent.traffic.judgement.proof import Deviations, Proof
 from router_agent.traffic.judgement.verdict import Outcome, Verdict
 from router_agent.traffic.measurements.check import CheckResult
+from router_agent.traffic.measurements.results import RateSearch
 from router_agent.traffic.measurements.search import SearchResult
 
 
@@ -176,12 +177,13 @@ class TrafficReport(_Model):
 
 def report_of(result: CheckResult) -> TrafficReport:
     """Return the report of a check."""
-    scenario, ports = result.scenario, result.endpoints.names
+    scenario, ports = result.check.scenarios[0], result.endpoints.names
+    found = next((m.found for m in result.measurements if isinstance(m, RateSearch)), None)
     return TrafficReport(
         started=result.started,
         ended=result.ended,
         verdict=_verdict(result.verdict),
-        parts={name: _verdict(part) for name, part in result.parts.items()},
+        parts={part.name: _verdict(part.verdict) for part in result.parts},
         scenario=ScenarioReport(
             name=scenario.name,
             destinations=len(scenario.destinations),
@@ -200,7 +202,7 @@ def report_of(result: CheckResult) -> TrafficReport:
         trial=None if result.trial is None else _trial(result.trial, ports),
         ledger=None if result.ledger is None else _ledger(result.ledger),
         proof=None if result.proof is None else _proof(result.proof),
-        search=None if result.search is None else _search(result.search),
+        search=None if found is None else _search(found),
         environment=EnvironmentReport.model_validate(result.environment, from_attributes=True),
     )
 

@@ -26,7 +26,7 @@ def panel_of(result: CheckResult) -> RenderableType:
     rows += [Text(f"note: {note}", style="dim") for note in result.verdict.notes]
     rows += [Text(f"{kind}: {path}", style="dim") for kind, path in result.reports.items()]
     style = _STYLE[result.verdict.outcome].removeprefix("bold ")
-    return Panel(Group(*rows), title=f"traffic check: {result.scenario.name}", border_style=style)
+    return Panel(Group(*rows), title=f"traffic check: {result.check.name}", border_style=style)
 
 
 def _headline(verdict: Verdict) -> Text:
@@ -38,8 +38,9 @@ def _parts(result: CheckResult) -> Table:
     table.add_column("part")
     table.add_column("verdict")
     table.add_column("measured", overflow="fold")
-    for name, part in result.parts.items():
-        table.add_row(name, Text(part.outcome.value, style=_STYLE[part.outcome]), part.reason)
+    for part in result.parts:
+        outcome = part.verdict.outcome
+        table.add_row(part.name, Text(outcome.value, style=_STYLE[outcome]), part.verdict.reason)
     return table
 
 

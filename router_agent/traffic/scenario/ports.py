@@ -23,6 +23,24 @@ class Tier(StrEnum):
     SOFTWARE_CEILING = "software ceiling"
     LINE_RATE = "line rate"
 
+    @property
+    def rank(self) -> int:
+        """0 for the tier that may claim least."""
+        return list(Tier).index(self)
+
+    @property
+    def claim(self) -> str:
+        """What a result of this tier may claim."""
+        return _CLAIMS[self]
+
+
+_CLAIMS = {
+    Tier.FUNCTIONAL: "packets leave by the right port, and figures of one run compare with each other; "
+    "nothing about what NICs or this software reach",
+    Tier.SOFTWARE_CEILING: "what the forwarding software reaches in memory; nothing about NICs and links",
+    Tier.LINE_RATE: "what this device forwards from NIC to NIC",
+}
+
 
 class Wire(StrEnum):
     """What a port is driven through."""

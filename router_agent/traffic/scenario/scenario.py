@@ -57,7 +57,6 @@ class Scenario:
         duration_s: length of the fixed-rate trial.
         goal: what is good enough.
         proof_pps: rate of the port proof; low, so that loss is not expected. None leaves the proof out.
-        search: look for the loss-free rate as well, after the fixed-rate trial.
         sources: source prefixes by family; addresses in them are used in turn. The defaults are those set
             aside for benchmarking (RFC 2544, RFC 5180).
         udp_port: destination port of the packets.
@@ -75,7 +74,6 @@ class Scenario:
     duration_s: float = 5.0
     goal: Goal = field(default_factory=Goal)
     proof_pps: float | None = 10_000.0
-    search: Search | None = None
     sources: tuple[IPv4Network, IPv6Network] = (IPv4Network("198.18.0.0/15"), IPv6Network("2001:2::/48"))
     udp_port: int = 9
     interval_s: float = 0.1

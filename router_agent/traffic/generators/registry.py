@@ -1,0 +1,34 @@
+"""Generators by the kind a scenario names. A kind is imported when it is used."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TypeAlias
+
+from router_agent.traffic.generators.generator import Generator
+from router_agent.traffic.scenario import Endpoints, GeneratorBinding, Scenario, ScenarioError
+
+Maker: TypeAlias = Callable[[Scenario, Endpoints, GeneratorBinding], Generator]
+"""Makes a generator that is not open yet."""
+
+
+def make(scenario: Scenario, endpoints: Endpoints, binding: GeneratorBinding) -> Generator:
+    """Return a generator of the kind that a binding names.
+
+    Raises:
+        ScenarioError: there is none of that kind.
+    """
+    maker = MAKERS.get(binding.kind)
+    if maker is None:
+        raise ScenarioError(f"there is no generator {binding.kind!r}, expected one of {', '.join(MAKERS)}")
+    return maker(scenario, endpoints, binding)
+
+
+def _sockets(scenario: Scenario, endpoints: Endpoints, _: GeneratorBinding) -> Generator:
+    from router_agent.traffic.generators.sockets.generator import SocketsGenerator
+
+    return SocketsGenerator(scenario, endpoints)
+
+
+MAKERS: dict[str, Maker] = {"sockets": _sockets}
+"""Makers by kind."""
