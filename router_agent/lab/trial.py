@@ -7,6 +7,7 @@ while nobody announces the prefix; the forwarding plane's counters say where tho
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import Callable, Mapping
 from contextlib import ExitStack
 from dataclasses import dataclass
@@ -19,13 +20,15 @@ from router_agent.lab.daemon import wait_until
 from router_agent.lab.lab import Lab
 from router_agent.lab.markers import VppMarkers, with_markers
 from router_agent.lab.plane import VppPlane
-from router_agent.lab.replay import Progress, Replay, begun
+from router_agent.lab.replay import Progress, Replay, Script, begun
 from router_agent.lab.watch import NetlinkQueues, Watch
 from router_agent.model import I64, MAIN_TABLE, U32, U64, Family, Mask
 from router_agent.observe.answers import PipelineStatus, State
 from router_agent.prefix_table import PrefixTable
-from router_agent.traffic.generators.background import BackgroundTraffic
+from router_agent.traffic.generators.sockets.generator import SocketsGenerator
 from router_agent.traffic.judgement.ledger import Ledger, LedgerKeeper
+from router_agent.traffic.measurements.churn import Clock, measure_churn
+from router_agent.traffic.measurements.results import Batch, ChurnRun
 from router_agent.traffic.scenario import Destinations, Scenario
 
 AGENT, VPP = "agent", "VPP"
@@ -37,7 +40,10 @@ BGP_PROTOCOL, _METRIC = 186, 20
 _SETTLE_SECONDS = 300.0
 _POLL_SECONDS = 0.1
 _LOOKED_AT_PER_SECOND = 400_000
-_FLOW_SECONDS = 20.0
+_LONGEST_SECONDS = 600.0
+_QUIET_SECONDS = 0.5
+_BATCH_SECONDS = 0.1
+_INTERVAL_S = 0.01
 
 
 @dataclass(frozen=True)
@@ -57,7 +63,7 @@ class Trial:
         watch: CPU and memory meanwhile.
         staying_sent, staying_lost: packets to prefixes that stay.
         changing_sent, changing_lost: packets to prefixes that change.
-        ledger: where the lost ones went.
+        run: what the changes cost in packets and in time, and where the lost ones went.
     """
 
     changes: int
@@ -75,7 +81,12 @@ class Trial:
     staying_lost: int
     changing_sent: int
     changing_lost: int
-    ledger: Ledger
+    run: ChurnRun
+
+    @property
+    def ledger(self) -> Ledger:
+        """Where lost packets went."""
+        return self.run.ledger
 
     @property
     def rate(self) -> float:
@@ -136,14 +147,12 @@ def run_trial(lab: Lab, churn: Churn, replay: Replay, markers: tuple[int, ...], 
     pids = {AGENT: lab.agent.daemon.pid}
     if isinstance(lab.plane, VppPlane):
         pids[VPP] = lab.plane.process.pid
-    keeper = LedgerKeeper(lab.counters())
-    keeper.open()
-    scenario = Scenario(name="churn", destinations=destinations, rate_pps=offered.pps)
-    traffic = BackgroundTraffic(scenario, lab.endpoints, max_duration_s=churn.duration + 600)
     watch = Watch(pids)
-    seen = None
-    with traffic:
-        _wait_flowing(traffic, offered.pps)
+    seen: VppMarkers | None = None
+
+    def replayed(clock: Clock) -> list[Batch]:
+        nonlocal seen
+        began = time.monotonic() - clock()
         with ExitStack() as stack:
             stack.enter_context(watch)
             if markers:
@@ -153,9 +162,23 @@ def run_trial(lab: Lab, churn: Churn, replay: Replay, markers: tuple[int, ...], 
                 stack.enter_context(seen)
             replay.run(script, progress)
         wait_replayed(lab, churn, replay)
-        _wait_flowing(traffic, offered.pps)
+        return _batches(script, progress, began)
+
+    scenario = Scenario(name="churn", destinations=destinations, rate_pps=offered.pps, interval_s=_INTERVAL_S)
+    with SocketsGenerator(scenario, lab.endpoints) as generator:
+        run = measure_churn(
+            generator,
+            LedgerKeeper(lab.counters()),
+            scenario.sizes,
+            offered.pps,
+            replayed,
+            goal=scenario.goal,
+            before_s=_QUIET_SECONDS,
+            after_s=_QUIET_SECONDS,
+            most_s=churn.duration + _LONGEST_SECONDS,
+        )
     after = _status(lab)
-    result = traffic.result
+    result = run.trial
     lost = result.sent_to - result.arrived.sum(axis=0)
     return Trial(
         changes=len(churn),
@@ -173,7 +196,7 @@ def run_trial(lab: Lab, churn: Churn, replay: Replay, markers: tuple[int, ...], 
         staying_lost=int(lost[stays].sum()),
         changing_sent=int(result.sent_to[~stays].sum()),
         changing_lost=int(lost[~stays].sum()),
-        ledger=keeper.close(result),
+        run=run,
     )
 
 
@@ -265,11 +288,16 @@ def _destinations(churn: Churn, offered: Load) -> tuple[Destinations, Mask]:
     return both, np.arange(len(both)) < len(stay)
 
 
-def _wait_flowing(traffic: BackgroundTraffic, pps: float) -> None:
-    seen = traffic.snapshot().received
-    wait_until(
-        lambda: traffic.snapshot().received > seen + pps / 10, "traffic to flow", seconds=_FLOW_SECONDS
-    )
+def _batches(script: Script, progress: Progress, began: float) -> list[Batch]:
+    """Return what went out in each tenth of a second, in seconds since `began`."""
+    at = progress.sent_at[: progress.sent] - began
+    changes = np.diff(script.changes[: progress.sent], prepend=0)
+    first = np.unique((at / _BATCH_SECONDS).astype(np.int64), return_index=True)[1]
+    counts = np.add.reduceat(changes, first) if len(first) else changes
+    return [
+        Batch(float(at[begin]), int(count), "route changes")
+        for begin, count in zip(first.tolist(), counts.tolist(), strict=True)
+    ]
 
 
 def _status(lab: Lab) -> PipelineStatus:

@@ -65,6 +65,17 @@ class ByDestination:
 
 
 @dataclass(frozen=True, eq=False)
+class Losses:
+    """Every lost packet: the destination `rows` it was sent to and the interval of the series it was sent in.
+
+    Both columns have a row for each lost packet, in no particular order.
+    """
+
+    rows: I64
+    intervals: I64
+
+
+@dataclass(frozen=True, eq=False)
 class TrialResult:
     """What became of one stream.
 
@@ -85,6 +96,7 @@ class TrialResult:
         duplicates: copies beyond the first.
         reordered: packets that arrived on a port after one sent later (RFC 4737).
         by_destination: the same for each destination.
+        losses: when and where to each lost packet was sent; None also when there were too many to list.
         latency: from sending to receipt of each packet, or of a sample of them.
         tester_drops: packets that reached the tester but which it had no room for, by port name.
         refused: times the sending side refused a packet; it was offered again.
@@ -101,6 +113,7 @@ class TrialResult:
     duplicates: int | None = None
     reordered: int | None = None
     by_destination: ByDestination | None = None
+    losses: Losses | None = None
     latency: Latency | None = None
     tester_drops: dict[str, int] = field(default_factory=dict)
     refused: int = 0

@@ -41,20 +41,18 @@ class Verdict:
 def judge_trial(trial: TrialResult, ledger: Ledger, goal: Goal) -> Verdict:
     """Judge one fixed-rate trial by its goal."""
     notes = _notes(trial, ledger)
-    if trial.sent == 0:
-        return Verdict(Outcome.INVALID, "the generator sent nothing", notes)
-    if trial.unsent_ratio > goal.unsent_ratio:
-        achieved = trial.sent / trial.offered_s if trial.offered_s else 0.0
-        return Verdict(
-            Outcome.INVALID,
-            f"the generator was the limit: {_share(trial.unsent, trial.intended)} of {trial.intended:,} "
-            f"packets were not sent ({achieved:,.0f} of {trial.rate_pps:,.0f} pps reached)",
-            notes,
-        )
+    unoffered = _unoffered(trial, goal)
+    if unoffered:
+        return Verdict(Outcome.INVALID, unoffered, notes)
     allowed = int(goal.loss_ratio * trial.sent)
     if trial.lost <= allowed:
         return Verdict(Outcome.PASS, _passed(trial, goal), notes)
     return _judge_loss(trial, ledger, allowed, notes)
+
+
+def offered(trial: TrialResult, goal: Goal) -> bool:
+    """Return whether the generator offered what it was asked for."""
+    return not _unoffered(trial, goal)
 
 
 def judge_proof(proof: Proof) -> Verdict:
@@ -105,6 +103,19 @@ def combine(*verdicts: Verdict) -> Verdict:
         notes += [f"not judged: {v.reason}" for v in verdicts if v.outcome is Outcome.INVALID]
     reasons = (verdict.reason for verdict in verdicts if verdict.outcome is outcome)
     return Verdict(outcome, "; ".join(reasons), tuple(notes))
+
+
+def _unoffered(trial: TrialResult, goal: Goal) -> str:
+    """Return why the load that was asked for was not offered; empty when it was."""
+    if trial.sent == 0:
+        return "the generator sent nothing"
+    if trial.unsent_ratio <= goal.unsent_ratio:
+        return ""
+    achieved = trial.sent / trial.offered_s if trial.offered_s else 0.0
+    return (
+        f"the generator was the limit: {_share(trial.unsent, trial.intended)} of {trial.intended:,} "
+        f"packets were not sent ({achieved:,.0f} of {trial.rate_pps:,.0f} pps reached)"
+    )
 
 
 def _judge_loss(trial: TrialResult, ledger: Ledger, allowed: int, notes: tuple[str, ...]) -> Verdict:

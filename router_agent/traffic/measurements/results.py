@@ -7,15 +7,17 @@ are asked for or the target was missed.
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from math import ceil
 from statistics import fmean, pstdev
 from typing import TypeAlias
 
+from router_agent.model import I64
 from router_agent.traffic.generators.generator import TrialResult
 from router_agent.traffic.generators.latency import Latency
 from router_agent.traffic.judgement.ledger import Ledger
 from router_agent.traffic.judgement.verdict import Verdict
 from router_agent.traffic.measurements.search import SearchResult
-from router_agent.traffic.scenario import FrameSizes
+from router_agent.traffic.scenario import ChurnBudget, FrameSizes
 
 
 @dataclass(frozen=True, eq=False)
@@ -162,13 +164,36 @@ class Soak:
     culprits: tuple[str, ...] = ()
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Batch:
-    """Route changes made at once: seconds since the first packet, how many, what was done."""
+    """Route changes made at once.
+
+    Attributes:
+        at_s: seconds since the first packet.
+        changes: how many.
+        what: what was done, in words.
+        rows: destinations they are of, positions in `Destinations`; None where that is not known.
+        reachable: whether packets to these shall arrive afterwards. False is a withdrawal of the only route,
+            whose losses are no fault until a later batch names the same destinations; it must name them.
+    """
 
     at_s: float
     changes: int
     what: str
+    rows: I64 | None = None
+    reachable: bool = True
+
+    def __post_init__(self) -> None:
+        if not self.reachable and self.rows is None:
+            raise ValueError(f"a batch ({self.what}) makes destinations unreachable: name their rows")
+
+
+@dataclass(frozen=True)
+class Blocked:
+    """A time in which packets were sent and none arrived: seconds since the first packet, and how long."""
+
+    at_s: float
+    seconds: float
 
 
 @dataclass(frozen=True, eq=False)
@@ -181,9 +206,17 @@ class ChurnRun:
         batches: the changes, in time.
         blocked_s: time in which nothing at all arrived.
         convergence_s: by prefix that lost packets: 2 x lost / rate of that prefix would be an upper bound;
-            this is lost / rate, one figure a prefix, ascending.
+            this is lost / rate, one figure a prefix, ascending. Losses to destinations that a batch had made
+            unreachable are left out.
         budget_lost: packets that may be lost; None for none stated.
         verdict: whether the budget was kept.
+        blocked: each time in which nothing arrived, by time.
+        blocked_resolution_s: a shorter one is not seen.
+        convergence_resolution_s: time from one packet to a prefix to the next; 0 where single packets are not
+            followed.
+        lost: packets lost, without those to destinations that a batch had made unreachable.
+        budget: all bounds.
+        culprits: why packets were lost, in words, the likeliest first.
     """
 
     sizes: FrameSizes
@@ -194,6 +227,24 @@ class ChurnRun:
     convergence_s: tuple[float, ...]
     budget_lost: int | None
     verdict: Verdict
+    blocked: tuple[Blocked, ...] = ()
+    blocked_resolution_s: float = 0.0
+    convergence_resolution_s: float = 0.0
+    lost: int = 0
+    budget: ChurnBudget | None = None
+    culprits: tuple[str, ...] = ()
+
+    @property
+    def longest_blocked_s(self) -> float:
+        """The longest time in which nothing arrived."""
+        return max((time.seconds for time in self.blocked), default=0.0)
+
+    @property
+    def convergence_p99_s(self) -> float:
+        """Time that 99 % of the prefixes that lost packets did not exceed (nearest rank); 0 of none."""
+        if not self.convergence_s:
+            return 0.0
+        return self.convergence_s[ceil(0.99 * len(self.convergence_s)) - 1]
 
 
 Measurement: TypeAlias = Target | RateSearch | LossCurve | BackToBack | LatencyRun | Soak | ChurnRun
