@@ -28,10 +28,10 @@ from router_agent.model import Prefix
 from router_agent.namespaces import inside
 from router_agent.traffic.counters.kernel import KernelForwarder
 from router_agent.traffic.generators.generator import TrialResult
-from router_agent.traffic.generators.sockets.board import Board
+from router_agent.traffic.generators.sockets.board import Board, Layout
 from router_agent.traffic.generators.sockets.capture import Capture
 from router_agent.traffic.generators.sockets.generator import SocketsGenerator
-from router_agent.traffic.generators.sockets.receiver import FRAMES, ReceiveJob, mark
+from router_agent.traffic.generators.sockets.receiver import FRAMES, ReceiveJob, Tally
 from router_agent.traffic.judgement.ledger import Ledger, LedgerKeeper
 from router_agent.traffic.measurements.search import find_rate
 from router_agent.traffic.scenario import Destinations, Endpoints, Goal, Port, Scenario, Search
@@ -114,9 +114,10 @@ def _receiver(tester: str, device: str) -> float:
     with inside(device):
         out = socket.socket(socket.AF_PACKET, socket.SOCK_RAW, 0)
         out.bind(("to-west", 0))
-    board = Board.create("bench", 100, 1, PACKETS)
-    job = ReceiveJob(0, PACKETS, time.time_ns(), 100_000_000, 100)
-    busy_s, newest = 0.0, -1
+    layout = Layout(100, PACKETS // 256 + 1, 1, PACKETS)
+    board = Board.create("bench", layout)
+    tally = Tally(ReceiveJob(0, (0,), 8, time.time_ns(), 100_000_000, layout), board, 0)
+    busy_s = 0.0
     with capture, out:
         ring = SendRing(out, BURST, 60)
         ring.data[:] = frame
@@ -127,8 +128,9 @@ def _receiver(tester: str, device: str) -> float:
             while done < BURST:
                 done += ring.send(done, BURST - done, 0)
             started = time.perf_counter()
-            while len(frames := capture.take()):
-                newest = mark(frames, job, board, 0, newest)
+            while n := len(frames := capture.waiting()):
+                tally.add(frames)
+                capture.release(n)
             busy_s += time.perf_counter() - started
     counted = int(board.counters[FRAMES])
     board.close()

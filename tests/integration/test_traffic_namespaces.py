@@ -389,7 +389,7 @@ def test_no_worker_outlives_its_generator(router: Router) -> None:
 
 def test_the_capture_sees_its_own_stream_only(router: Router) -> None:
     with inside(router.device), Capture("lo", tag=7, signature=42, slots=64) as capture:
-        assert len(capture.take()) == 0
+        assert len(capture.waiting()) == 0
         assert capture.drops() == 0
         with pytest.raises(OSError, match="no interface 'absent0'"):
             Capture("absent0", tag=7, signature=42, slots=64)

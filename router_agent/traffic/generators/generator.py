@@ -231,6 +231,9 @@ class Generator(Protocol):
     def start(self, rate_pps: float, duration_s: float, *, packets: int | None = None) -> Running:
         """Begin to send; `packets` ends it sooner than `duration_s` would.
 
+        Ports send at equal rates. Of a number of packets each port sends a part, and at a rate, that is to
+        the whole as its destinations are to all of them: as many packets as destinations are one to each.
+
         Raises:
             GeneratorError: it cannot start.
         """

@@ -1,4 +1,4 @@
-"""A traffic generator of the operating system's own sockets: one sending and some receiving processes.
+"""A traffic generator of the operating system's own sockets: sending and receiving processes, some of each.
 
 Workers run in the tester's network namespaces and stay for the length of a `with` block; a stream costs a
 message to each. Nothing is shared but boards of counters, and every packet's fate is known afterwards.
@@ -8,41 +8,35 @@ from __future__ import annotations
 
 import os
 import secrets
-import socket
-import subprocess
-import sys
 import time
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
-from multiprocessing.connection import Pipe
-from multiprocessing.reduction import send_handle
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from multiprocessing.connection import wait
 from types import TracebackType
-from typing import Any, Self
+from typing import Self
 
 import numpy as np
 
-from router_agent.model import I64
-from router_agent.namespaces import inside
+from router_agent.model import I64, U8
 from router_agent.traffic.counters.kernel import HostBacklog, PortCounters
 from router_agent.traffic.counters.source import CounterSource
-from router_agent.traffic.generators.frames import Frames, build
-from router_agent.traffic.generators.generator import (
-    ByDestination,
-    GeneratorError,
-    Series,
-    Snapshot,
-    TrialResult,
-)
+from router_agent.traffic.generators.frames import Frames, build, signature_offset
+from router_agent.traffic.generators.generator import GeneratorError, Snapshot, TrialResult
+from router_agent.traffic.generators.sockets import account
 from router_agent.traffic.generators.sockets import receiver as rx
 from router_agent.traffic.generators.sockets import sender as tx
-from router_agent.traffic.generators.sockets.board import Board
-from router_agent.traffic.generators.sockets.pacing import Pacer
+from router_agent.traffic.generators.sockets.account import Lane
+from router_agent.traffic.generators.sockets.board import MOST_PACKETS, Board, Layout
+from router_agent.traffic.generators.sockets.clock import StepWatch
+from router_agent.traffic.generators.sockets.link import mac_of, queues_of, require_up
+from router_agent.traffic.generators.sockets.plan import Plan, Sending, plan
+from router_agent.traffic.generators.sockets.process import WorkerProcess
 from router_agent.traffic.generators.sockets.receiver import ReceiveJob, ReceiverSetup
+from router_agent.traffic.generators.sockets.sampling import sampling_shift
 from router_agent.traffic.generators.sockets.sender import SenderSetup, SendJob
-from router_agent.traffic.generators.sockets.worker import Done, Failed, Ready
-from router_agent.traffic.scenario import Endpoints, Port, Scenario
+from router_agent.traffic.generators.sockets.worker import Done
+from router_agent.traffic.scenario import Endpoints, Scenario
 
-_WORKER = "router_agent.traffic.generators.sockets.worker"
 _START_NS = 20_000_000
 """From the order to send to the first packet."""
 
@@ -50,86 +44,32 @@ _OVERRUN = 0.05
 _MOST_OVERRUN_S = 0.25
 """A stream that was held up may end so much later to send its last packets (part of it, seconds)."""
 
-_ANSWER_S = 20.0
+_LATE_S = 20.0
 _PROGRESS_S = 0.1
 _LATE_LOOK_S = 0.005
 
 
-class _Worker:
-    """One worker process and the line to it."""
-
-    def __init__(self, namespace: str | None, what: str) -> None:
-        self.what = what
-        self.line, theirs = Pipe()
-        command = [sys.executable, "-m", _WORKER, str(theirs.fileno())]
-        with theirs, inside(namespace):
-            # a group of its own: Ctrl-C reaches the coordinator alone, whose end of the line ends the worker
-            self.process = subprocess.Popen(
-                command, pass_fds=(theirs.fileno(),), stdin=subprocess.DEVNULL, process_group=0
-            )
-
-    def send(self, message: object) -> None:
-        """Send a message, a broken line being a failure of the generator."""
-        try:
-            self.line.send(message)
-        except OSError as error:
-            raise GeneratorError(self._death()) from error
-
-    def send_board(self, board: Board) -> None:
-        """Give the worker a board."""
-        send_handle(self.line, board.descriptor, self.process.pid)
-
-    def answer(self, timeout_s: float = _ANSWER_S) -> Ready | Done:
-        """Return the worker's next word.
-
-        Raises:
-            GeneratorError: it failed, died, or said nothing for so long.
-        """
-        try:
-            if not self.line.poll(timeout_s):
-                raise GeneratorError(f"the {self.what} has not answered for {timeout_s:.0f} s")
-            message: Ready | Done | Failed = self.line.recv()
-        except (EOFError, OSError) as error:
-            raise GeneratorError(self._death()) from error
-        if isinstance(message, Failed):
-            raise GeneratorError(f"the {self.what} failed: {message.reason}\n{message.trace}")
-        return message
-
-    def close(self) -> None:
-        """End the process."""
-        self.line.close()
-        try:
-            self.process.wait(2.0)
-        except subprocess.TimeoutExpired:
-            self.process.kill()
-            self.process.wait()
-
-    def _death(self) -> str:
-        try:
-            code: Any = self.process.wait(1.0)
-        except subprocess.TimeoutExpired:
-            code = "none yet"
-        return f"the {self.what} process has ended (exit code {code}); see its error output"
-
-
 class SocketsGenerator:
-    """Sends a scenario's stream from one port and captures it at every port.
+    """Sends a scenario's stream from its ingress ports and captures it at every port.
 
     Use it as a context manager; workers start on entry.
 
     Args:
-        scenario: frame size, destinations, sources, intervals, CPUs; its rate and duration are not used.
+        scenario: frame sizes, destinations, sources, intervals, CPUs; its rate and duration are not used.
         endpoints: the tester's ports.
     """
+
+    kind = "sockets"
+    follows_packets = True
 
     def __init__(self, scenario: Scenario, endpoints: Endpoints) -> None:
         self.scenario = scenario
         self.endpoints = endpoints
-        self._workers: list[_Worker] = []
-        self._groups: list[list[int]] = []
-        self._frames: Frames
+        self.plan = Plan((), ())
+        self._workers: list[WorkerProcess] = []
         self._next = 0
         self._running = False
+        self._failed = False
 
     def __enter__(self) -> Self:
         try:
@@ -144,12 +84,9 @@ class SocketsGenerator:
     ) -> None:
         self._close()
 
-    kind = "sockets"
-    follows_packets = True
-
     @property
     def process_ids(self) -> list[int]:
-        """Process ids of the workers, sender first."""
+        """Process ids of the workers, senders first."""
         return [worker.process.pid for worker in self._workers]
 
     @property
@@ -158,55 +95,92 @@ class SocketsGenerator:
         ports = self.endpoints.ports
         return PortCounters((p.name, p.interface, p.namespace) for p in ports), HostBacklog()
 
+    @property
+    def senders(self) -> list[WorkerProcess]:
+        """The sending workers, in the order of the plan."""
+        return self._workers[: len(self.plan.senders)]
+
+    @property
+    def receivers(self) -> list[WorkerProcess]:
+        """The receiving workers, in the order of the plan."""
+        return self._workers[len(self.plan.senders) :]
+
     def start(self, rate_pps: float, duration_s: float, *, packets: int | None = None) -> SocketsRunning:
         """Begin to send; see `generator.Generator`."""
         if self._running:
             raise GeneratorError("a stream is under way already: stop it before starting another")
         if not self._workers:
             raise GeneratorError("the generator is not open: use it in a `with` block")
-        planned = max(1, round(rate_pps * duration_s))
-        count = planned if packets is None else min(planned, packets)
-        d = len(self._frames)
-        first, self._next = self._next, self._next + -(-count // d) * d
-        stream = _Stream(rate_pps, count / rate_pps, count, first, self.scenario.interval_s)
-        running = SocketsRunning(self, stream, self._workers, self._groups)
+        if self._failed:
+            raise GeneratorError("a worker failed in an earlier stream: open the generator anew")
+        for port in self.endpoints.ports:
+            require_up(port)
+        stream = _dealt(self.plan.senders, rate_pps, duration_s, packets, self._next)
+        if stream.span > MOST_PACKETS:
+            raise GeneratorError(
+                f"a stream of {stream.span:,} packets is too long to follow each, the most is "
+                f"{MOST_PACKETS:,}: send for a shorter time or at a lower rate"
+            )
+        self._next += stream.span
+        try:
+            running = SocketsRunning(self, stream)
+        except BaseException:
+            self._failed = True
+            raise
         self._running = True
         return running
 
-    def _ended(self) -> None:
+    def ended(self, *, failed: bool) -> None:
+        """Note that a stream is over; one that failed leaves workers that cannot be used again."""
         self._running = False
+        self._failed |= failed
 
     def _open(self) -> None:
         scenario, ports = self.scenario, self.endpoints.ports
-        senders = [self.endpoints.sender(i) for i in scenario.destinations.ingress_ports]
-        if len(senders) > 1:
-            raise GeneratorError(f"sockets send from one port, found {len(senders)} to send from")
-        ingress = senders[0]
-        self._groups = _groups(ports, len(os.sched_getaffinity(0)) - 1)
-        cpus = _cpus(scenario.cpus, 1 + len(self._groups))
-        self._workers.append(_Worker(ingress.namespace, f"sender on {ingress.name}"))
-        for group in self._groups:
-            names = ", ".join(ports[i].name for i in group)
-            self._workers.append(_Worker(ports[group[0]].namespace, f"receiver on {names}"))
-        sender, *receivers = self._workers
-        self._frames = build(
-            scenario.destinations,
-            sizes=scenario.sizes,
-            source_mac=_mac_of(ingress),
-            gateway_mac=bytes.fromhex((ingress.gateway_mac or "").replace(":", "")),
-            sources=scenario.sources,
-            udp_port=scenario.udp_port,
-            tag=secrets.randbits(32),
-            seed=scenario.seed,
-        )
-        sender.send(SenderSetup(ingress.interface, self._frames, cpus[0]))
-        for worker, group, cpu in zip(receivers, self._groups, cpus[1:], strict=True):
-            interfaces = tuple(ports[i].interface for i in group)
-            worker.send(
-                ReceiverSetup(interfaces, self._frames.tag, self._frames.signature, scenario.ring_frames, cpu)
-            )
+        budget = len(scenario.cpus) or len(os.sched_getaffinity(0)) - 1
+        gateways = {i: self._mac_of_router(i) for i in scenario.destinations.ingress_ports}
+        macs = [mac_of(port) for port in ports]
+        queues = {i: queues_of(port) for i, port in enumerate(ports)}
+        self.plan = plan(ports, scenario.destinations, queues, budget)
+        for sending in self.plan.senders:
+            port = ports[sending.port]
+            self._workers.append(WorkerProcess(port.namespace, f"sender on {port.name}"))
+        for receiving in self.plan.receivers:
+            names = ", ".join(ports[i].name for i in receiving.ports)
+            namespace = ports[receiving.ports[0]].namespace
+            self._workers.append(WorkerProcess(namespace, f"receiver on {names}"))
+        cpus = _cpus(scenario.cpus, len(self.plan))
+        tag = secrets.randbits(32)
+        signature = signature_offset(scenario.destinations, scenario.sizes)
+        for worker, sending, cpu in zip(self.senders, self.plan.senders, cpus, strict=False):
+            frames = self._frames(sending, macs[sending.port], gateways[sending.port], tag)
+            worker.send(SenderSetup(ports[sending.port].interface, frames, cpu))
+        for worker, receiving, cpu in zip(
+            self.receivers, self.plan.receivers, cpus[len(self.senders) :], strict=True
+        ):
+            group = (tag + receiving.ports[0]) & 0xFFFF if receiving.sharing > 1 else None
+            interfaces = tuple(ports[i].interface for i in receiving.ports)
+            worker.send(ReceiverSetup(interfaces, tag, signature, scenario.ring_frames, cpu, group))
         for worker in self._workers:
             worker.answer()
+
+    def _mac_of_router(self, port: int) -> bytes:
+        return bytes.fromhex((self.endpoints.sender(port).gateway_mac or "").replace(":", ""))
+
+    def _frames(self, sending: Sending, mac: bytes, gateway: bytes, tag: int) -> Frames:
+        scenario = self.scenario
+        return build(
+            scenario.destinations.rows(sending.rows),
+            sizes=scenario.sizes,
+            signature=signature_offset(scenario.destinations, scenario.sizes),
+            source_mac=mac,
+            gateway_mac=gateway,
+            sources=scenario.sources,
+            udp_port=scenario.udp_port,
+            tag=tag,
+            seed=scenario.seed,
+            least_rows=tx.SLOTS,
+        )
 
     def _close(self) -> None:
         for worker in self._workers:
@@ -216,195 +190,236 @@ class SocketsGenerator:
 
 @dataclass(frozen=True)
 class _Stream:
-    """What is being sent: `first` is the first sequence number."""
+    """What is being sent.
+
+    Attributes:
+        rate_pps: rate of all senders together.
+        duration_s: until the last packet is due.
+        first: its first sequence number.
+        lanes: (rate, first packet, packets) of each sender.
+        shift: which packets are sampled.
+    """
 
     rate_pps: float
     duration_s: float
-    packets: int
     first: int
-    interval_s: float
+    lanes: tuple[tuple[float, int, int], ...]
+    shift: int
+
+    @property
+    def span(self) -> int:
+        """Sequence numbers it takes up; a few between lanes are not sent."""
+        _, first, packets = self.lanes[-1]
+        return first + packets
+
+
+def _dealt(
+    senders: tuple[Sending, ...], rate_pps: float, duration_s: float, packets: int | None, first: int
+) -> _Stream:
+    """Deal a stream to its senders; see `generator.Generator.start` for how."""
+    planned = max(1, round(rate_pps * duration_s))
+    count = planned if packets is None else min(planned, packets)
+    shares = np.array([len(sending.rows) for sending in senders], np.float64)
+    if packets is None:
+        ports = np.array([sending.port for sending in senders])
+        for port in np.unique(ports):
+            shares[ports == port] /= shares[ports == port].sum()
+    shares /= shares.sum()
+    parts = np.diff(np.round(np.cumsum(shares) * count), prepend=0).astype(np.int64)
+    shift = sampling_shift(rate_pps, count)
+    lanes, at = [], 0
+    for share, part in zip(shares.tolist(), parts.tolist(), strict=True):
+        lanes.append((rate_pps * share, at, part))
+        at += -(-part >> shift) << shift
+    return _Stream(rate_pps, count / rate_pps, first, tuple(lanes), shift)
 
 
 class SocketsRunning:
     """A stream under way; see `generator.Running`."""
 
-    def __init__(
-        self, owner: SocketsGenerator, stream: _Stream, workers: Sequence[_Worker], groups: list[list[int]]
-    ) -> None:
+    def __init__(self, owner: SocketsGenerator, stream: _Stream) -> None:
         self._owner = owner
         self._stream = stream
-        self._sender, *self._receivers = workers
-        self._groups = groups
-        self._ports = owner.endpoints.ports
+        self._senders, self._receivers = owner.senders, owner.receivers
         overrun = min(_OVERRUN * stream.duration_s, _MOST_OVERRUN_S)
-        span = stream.duration_s + overrun + owner.scenario.drain_s
-        self._intervals = int(span / stream.interval_s) + 2
-        self._interval_ns = round(stream.interval_s * 1e9)
-        self._sent = Board.create("traffic-sent", self._intervals)
+        interval_s = owner.scenario.interval_s
+        intervals = int((stream.duration_s + overrun + owner.scenario.drain_s) / interval_s) + 2
+        self._interval_ns = round(interval_s * 1e9)
+        samples = (stream.span >> stream.shift) + 1
+        self._sent = [
+            Board.create("traffic-sent", Layout(intervals, (packets >> stream.shift) + 1))
+            for _, _, packets in stream.lanes
+        ]
         self._received = [
-            Board.create("traffic-received", self._intervals, len(group), stream.packets) for group in groups
+            Board.create("traffic-received", Layout(intervals, samples, len(receiving.ports), stream.span))
+            for receiving in owner.plan.receivers
         ]
         self._begin(overrun)
 
     def _begin(self, overrun_s: float) -> None:
         stream = self._stream
-        now = time.monotonic_ns()
-        self._start_ns = now + _START_NS
-        wall_ns = time.time_ns() + _START_NS
-        receive = ReceiveJob(stream.first, stream.packets, wall_ns, self._interval_ns, self._intervals)
-        for worker, board, group in zip(self._receivers, self._received, self._groups, strict=True):
-            worker.send((receive, len(group)))
+        self._clock = StepWatch()
+        self._start_ns = time.monotonic_ns() + _START_NS
+        receive = ReceiveJob(
+            stream.first,
+            tuple(first for _, first, _ in stream.lanes),
+            stream.shift,
+            self._start_ns + self._clock.offset_ns,
+            self._interval_ns,
+            self._received[0].layout,
+        )
+        for worker, board in zip(self._receivers, self._received, strict=True):
+            worker.send(replace(receive, layout=board.layout))
             worker.send_board(board)
         for worker in self._receivers:
             worker.answer()
         end_ns = self._start_ns + int((stream.duration_s + overrun_s) * 1e9)
-        send = SendJob(
-            stream.rate_pps,
-            stream.packets,
-            stream.first,
-            self._start_ns,
-            end_ns,
-            self._interval_ns,
-            self._intervals,
-        )
-        self._sender.send(send)
-        self._sender.send_board(self._sent)
+        for worker, board, (rate_pps, first, packets) in zip(
+            self._senders, self._sent, stream.lanes, strict=True
+        ):
+            worker.send(
+                SendJob(
+                    rate_pps,
+                    packets,
+                    stream.first + first,
+                    stream.shift,
+                    self._start_ns,
+                    end_ns,
+                    self._interval_ns,
+                    board.layout,
+                )
+            )
+            worker.send_board(board)
 
     def snapshot(self) -> Snapshot:
         """Return where it is now."""
         elapsed = max(0.0, (time.monotonic_ns() - self._start_ns) / 1e9)
-        return Snapshot(elapsed, int(self._sent.counters[tx.SENT]), self._frames_received())
+        return Snapshot(elapsed, self._packets_sent(), self._frames_received())
 
     def finish(self, progress: Callable[[Snapshot], None] | None = None) -> TrialResult:
         """Wait for its end; see `generator.Running`."""
+        failed = True
         try:
-            limit = time.monotonic() + self._stream.duration_s + _ANSWER_S
-            while not self._sender.line.poll(_PROGRESS_S):
-                if progress is not None:
-                    progress(self.snapshot())
-                if time.monotonic() > limit:
-                    break
-            return self._collect()
+            self._wait_for_senders(progress)
+            result = self._collect()
+            failed = False
+            return result
         finally:
-            self._owner._ended()
+            for board in (*self._sent, *self._received):
+                board.close()
+            self._owner.ended(failed=failed)
 
     def stop(self) -> TrialResult:
         """End it now; see `generator.Running`."""
-        self._sent.counters[tx.STOP] = 1
+        for board in self._sent:
+            board.counters[tx.STOP] = 1
         return self.finish()
+
+    def _wait_for_senders(self, progress: Callable[[Snapshot], None] | None) -> None:
+        """Wait until every sender is done; a receiver that speaks before has failed."""
+        limit = time.monotonic() + self._stream.duration_s + _LATE_S
+        sending = list(self._senders)
+        while sending:
+            ready = wait([worker.line for worker in (*sending, *self._receivers)], _PROGRESS_S)
+            for worker in (*sending, *self._receivers):
+                if worker.line in ready:
+                    worker.answer()
+            sending = [worker for worker in sending if worker.line not in ready]
+            if progress is not None:
+                progress(self.snapshot())
+            if time.monotonic() > limit:
+                late = ", ".join(worker.what for worker in sending)
+                raise GeneratorError(f"the {late} should have ended {_LATE_S:.0f} s ago and has not")
+
+    def _packets_sent(self) -> int:
+        return int(sum(board.counters[tx.SENT] for board in self._sent))
 
     def _frames_received(self) -> int:
         return int(sum(board.counters[rx.FRAMES] for board in self._received))
 
     def _collect(self) -> TrialResult:
-        self._sender.answer()
-        sent = int(self._sent.counters[tx.SENT])
-        self._wait_for_late(sent)
+        lanes = self._lanes()
+        self._wait_for_late(lanes)
         drops: dict[str, int] = {}
         for worker in self._receivers:
             worker.send("stop")
-        for worker, group in zip(self._receivers, self._groups, strict=True):
+        for worker, receiving in zip(self._receivers, self._owner.plan.receivers, strict=True):
             done = worker.answer()
             counts = done.drops if isinstance(done, Done) else ()
-            drops.update({self._ports[i].name: n for i, n in zip(group, counts, strict=True)})
-        result = self._result(sent, drops)
-        for board in (self._sent, *self._received):
-            board.close()
-        return result
+            for port, count in zip(receiving.ports, counts, strict=True):
+                name = self._owner.endpoints.ports[port].name
+                drops[name] = drops.get(name, 0) + count
+        self._require_steady_clock()
+        return self._result(lanes, drops)
 
-    def _wait_for_late(self, sent: int) -> None:
+    def _require_steady_clock(self) -> None:
+        step = self._clock.step_ns()
+        if step:
+            raise GeneratorError(
+                f"the system clock was stepped by {step / 1e9:+.6f} s during the stream, so times of arrival "
+                "mean nothing: wait until time synchronisation has settled (or stop it) and measure again"
+            )
+
+    def _lanes(self) -> list[Lane]:
+        return [
+            Lane(
+                rate_pps,
+                first,
+                sending.rows,
+                int(board.counters[tx.SENT]),
+                int(board.counters[tx.INTENDED]),
+                board.intervals.copy(),
+                board.times,
+            )
+            for (rate_pps, first, _), sending, board in zip(
+                self._stream.lanes, self._owner.plan.senders, self._sent, strict=True
+            )
+        ]
+
+    def _wait_for_late(self, lanes: list[Lane]) -> None:
         """Wait until every packet is there, or as long as the scenario allows."""
         limit = time.monotonic() + self._owner.scenario.drain_s
+        sent = sum(lane.sent for lane in lanes)
         looked_at = -1
         while time.monotonic() < limit:
             frames = self._frames_received()
             if frames >= sent and frames != looked_at:
                 looked_at = frames
-                if self._seen(sent)[1].all():
+                if account.complete(lanes, account.merged(self._ports())):
                     return
             self._receivers[0].line.poll(_LATE_LOOK_S)
 
-    def _seen(self, sent: int) -> tuple[list[np.ndarray[Any, Any]], np.ndarray[Any, Any]]:
-        """Return what each port saw of the packets sent, in the order of ports, and what any port saw."""
-        rows: list[np.ndarray[Any, Any]] = [np.empty(0, np.uint8)] * len(self._ports)
-        for board, group in zip(self._received, self._groups, strict=True):
-            for row, port in enumerate(group):
-                rows[port] = board.seen[row, :sent]
-        return rows, np.logical_or.reduce(rows)
+    def _ports(self) -> list[U8]:
+        """Return what each port saw of the stream's packets, in the order of ports."""
+        rows: list[list[U8]] = [[] for _ in self._owner.endpoints.ports]
+        for board, receiving in zip(self._received, self._owner.plan.receivers, strict=True):
+            for row, port in enumerate(receiving.ports):
+                rows[port].append(board.seen[row])
+        return [account.merged(columns) for columns in rows]
 
-    def _result(self, sent: int, drops: dict[str, int]) -> TrialResult:
-        stream, counters = self._stream, self._sent.counters
-        rows, seen = self._seen(sent)
-        received = int(np.count_nonzero(seen))
-        d = len(self._owner.scenario.destinations)
-        intended = int(counters[tx.INTENDED])
-        offered_s = max(0.0, (int(counters[tx.LAST_NS]) - self._start_ns) / 1e9)
+    def _result(self, lanes: list[Lane], drops: dict[str, int]) -> TrialResult:
+        stream, ports = self._stream, self._ports()
+        seen = account.merged(ports)
+        received = account.received(lanes, seen)
+        intended = sum(lane.intended for lane in lanes)
+        last_ns = max(int(board.counters[tx.LAST_NS]) for board in self._sent)
+        arrivals: I64 = np.sum([board.intervals for board in self._received], axis=0)
         return TrialResult(
             rate_pps=stream.rate_pps,
             duration_s=min(stream.duration_s, intended / stream.rate_pps),
-            offered_s=offered_s,
+            offered_s=max(0.0, (last_ns - self._start_ns) / 1e9),
             intended=intended,
-            sent=sent,
+            sent=sum(lane.sent for lane in lanes),
             received=received,
             duplicates=self._frames_received() - received,
             reordered=int(sum(board.counters[rx.REORDERED] for board in self._received)),
-            series=self._series(seen, intended),
-            received_by_port=tuple(int(np.count_nonzero(row)) for row in rows),
-            by_destination=ByDestination(
-                _per_destination(np.ones(sent, np.uint8), d),
-                np.stack([_per_destination(row, d) for row in rows]),
-            ),
+            series=account.series(lanes, seen, arrivals, self._interval_ns),
+            received_by_port=tuple(account.received(lanes, port) for port in ports),
+            by_destination=account.by_destination(lanes, ports, len(self._owner.scenario.destinations)),
+            latency=account.latency(lanes, [board.times for board in self._received], stream.shift),
             tester_drops=drops,
-            refused=int(counters[tx.REFUSED]),
+            refused=int(sum(board.counters[tx.REFUSED] for board in self._sent)),
         )
-
-    def _series(self, seen: np.ndarray[Any, Any], intended: int) -> Series:
-        sent = self._sent.intervals.copy()
-        received: I64 = np.stack([board.intervals for board in self._received]).sum(axis=0)
-        pacer = Pacer(self._stream.rate_pps, intended, 0)
-        edges = [pacer.scheduled(i * self._interval_ns - 1) for i in range(1, self._intervals + 1)]
-        planned = _steps(np.array(edges, np.int64))
-        busy = np.flatnonzero(sent + received + planned)
-        n = int(busy[-1]) + 1 if len(busy) else 0
-        lost = _lost_by_interval(seen, sent)
-        return Series(self._stream.interval_s, planned[:n], sent[:n], received[:n], lost[:n])
-
-
-def _lost_by_interval(seen: np.ndarray[Any, Any], sent: I64) -> I64:
-    """Return how many of the packets sent in each interval were not seen."""
-    ends = np.cumsum(sent)
-    missing = np.flatnonzero(seen == 0)
-    before = np.searchsorted(missing, ends)
-    return _steps(before.astype(np.int64))
-
-
-def _steps(totals: I64) -> I64:
-    """Return by how much running totals grow, from 0."""
-    steps = totals.copy()
-    steps[1:] -= totals[:-1]
-    return steps
-
-
-def _per_destination(marks: np.ndarray[Any, Any], d: int) -> I64:
-    """Return the sum of marks for each destination; packet s went to destination s mod d."""
-    whole = len(marks) // d * d
-    counts = marks[:whole].reshape(-1, d).sum(axis=0, dtype=np.int64)
-    counts[: len(marks) - whole] += marks[whole:]
-    return np.asarray(counts, np.int64)
-
-
-def _groups(ports: Sequence[Port], processes: int) -> list[list[int]]:
-    """Deal ports to receiving processes: those of one process are in one namespace."""
-    by_namespace: dict[str | None, list[int]] = {}
-    for position, port in enumerate(ports):
-        by_namespace.setdefault(port.namespace, []).append(position)
-    spare = max(0, processes - len(by_namespace))
-    return [group for members in by_namespace.values() for group in _deal(members, 1 + spare)]
-
-
-def _deal(members: list[int], hands: int) -> Iterator[list[int]]:
-    hands = min(hands, len(members))
-    return (members[i::hands] for i in range(hands))
 
 
 def _cpus(wanted: tuple[int, ...], workers: int) -> list[int | None]:
@@ -415,21 +430,3 @@ def _cpus(wanted: tuple[int, ...], workers: int) -> list[int | None]:
     if len(allowed) <= workers:
         return [None] * workers
     return list(allowed[:workers])
-
-
-def _mac_of(port: Port) -> bytes:
-    """Return the MAC of a tester's port.
-
-    Raises:
-        GeneratorError: there is no such interface.
-    """
-    with inside(port.namespace), socket.socket(socket.AF_PACKET, socket.SOCK_RAW, 0) as probe:
-        try:
-            probe.bind((port.interface, 0))
-        except OSError as error:
-            where = f"namespace {port.namespace}" if port.namespace else "this namespace"
-            raise GeneratorError(
-                f"port {port.name}: cannot use interface {port.interface!r} in {where}: {error.strerror}"
-            ) from error
-        mac: bytes = probe.getsockname()[4]
-    return mac

@@ -15,7 +15,7 @@ from multiprocessing.connection import Connection
 
 from router_agent.mmsg import SendRing
 from router_agent.traffic.generators.frames import Frames
-from router_agent.traffic.generators.sockets.board import Board
+from router_agent.traffic.generators.sockets.board import Board, Layout
 from router_agent.traffic.generators.sockets.pacing import Pacer
 
 SENT, STOP, REFUSED, INTENDED, LAST_NS = range(5)
@@ -23,7 +23,9 @@ SENT, STOP, REFUSED, INTENDED, LAST_NS = range(5)
 
 _SOL_PACKET = 263
 _PACKET_QDISC_BYPASS = 20
-_SLOTS = 1024
+SLOTS = 1024
+"""Packets in a burst at most."""
+
 _PARENT_CHECK_NS = 50_000_000
 
 
@@ -38,15 +40,19 @@ class SenderSetup:
 
 @dataclass(frozen=True)
 class SendJob:
-    """One stream: times are CLOCK_MONOTONIC nanoseconds, `first` is its first sequence number."""
+    """A sender's part of one stream: times are CLOCK_MONOTONIC nanoseconds.
+
+    `first` is its first sequence number, `shift` says which packets are sampled (see `sampling`).
+    """
 
     rate_pps: float
     packets: int
     first: int
+    shift: int
     start_ns: int
     end_ns: int
     interval_ns: int
-    intervals: int
+    layout: Layout
 
 
 class Sender:
@@ -59,7 +65,7 @@ class Sender:
         self._socket = socket.socket(socket.AF_PACKET, socket.SOCK_RAW, 0)
         self._socket.setsockopt(_SOL_PACKET, _PACKET_QDISC_BYPASS, 1)
         self._socket.bind((setup.interface, 0))
-        self._ring = SendRing(self._socket, _SLOTS, setup.frames.data.shape[1])
+        self._ring = SendRing(self._socket, SLOTS, setup.frames.largest)
 
     def run(self, job: SendJob, board: Board, parent: Connection) -> None:
         """Send one stream; the board holds the outcome.
@@ -74,14 +80,15 @@ class Sender:
         check_ns = 0
         now = _sleep_until(job.start_ns)
         while sent < job.packets and now < job.end_ns and not counters[STOP]:
-            count = min(pacer.due(now, sent), _SLOTS)
+            count = min(pacer.due(now, sent), SLOTS)
             if count:
-                self._frames.fill(self._ring.data[:count], job.first + sent)
-                taken, refused = self._send(count)
+                self._prepare(job, sent, count)
+                taken, refused = self._send(count, sent, job.shift, board)
                 sent += taken
                 counters[SENT] = sent
                 counters[REFUSED] += refused
-                board.intervals[min((now - job.start_ns) // job.interval_ns, job.intervals - 1)] += taken
+                interval = (now - job.start_ns) // job.interval_ns
+                board.intervals[min(interval, job.layout.intervals - 1)] += taken
             if now > check_ns:
                 check_ns = now + _PARENT_CHECK_NS
                 if parent.poll(0):
@@ -92,12 +99,21 @@ class Sender:
         stopped = min(now, job.end_ns) if counters[STOP] else job.end_ns
         counters[INTENDED] = max(sent, pacer.scheduled(stopped))
 
-    def _send(self, count: int) -> tuple[int, int]:
+    def _prepare(self, job: SendJob, sent: int, count: int) -> None:
+        self._frames.fill(self._ring.data[:count], sent, job.first + sent)
+        if self._frames.mixed:
+            self._ring.lengths[:count] = self._frames.lengths_of(sent, count)
+
+    def _send(self, count: int, sent: int, shift: int, board: Board) -> tuple[int, int]:
         """Send the first slots; return how many went and whether the port refused the next one."""
-        done = 0
+        done, between = 0, 1 << shift
         while done < count:
+            packet = sent + done
+            past = packet & (between - 1)
+            if not past:
+                board.times[packet >> shift] = time.time_ns()
             try:
-                taken = self._ring.send(done, count - done)
+                taken = self._ring.send(done, min(count - done, between - past))
             except OSError as error:
                 if error.errno != errno.ENOBUFS:
                     raise

@@ -60,7 +60,7 @@ def _serve_sender(sender: Sender, parent: Connection) -> None:
     parent.send(Ready())
     while True:
         job: SendJob = parent.recv()
-        board = Board(recv_handle(parent), job.intervals, 0, 0)
+        board = Board(recv_handle(parent), job.layout)
         sender.run(job, board, parent)
         parent.send(Done())
         board.close()
@@ -69,10 +69,8 @@ def _serve_sender(sender: Sender, parent: Connection) -> None:
 def _serve_receiver(receiver: Receiver, parent: Connection) -> None:
     parent.send(Ready())
     while True:
-        job: ReceiveJob
-        ports: int
-        job, ports = parent.recv()
-        board = Board(recv_handle(parent), job.intervals, ports, job.packets)
+        job: ReceiveJob = parent.recv()
+        board = Board(recv_handle(parent), job.layout)
         receiver.drain()
         parent.send(Ready())
         parent.send(Done(tuple(receiver.run(job, board, parent))))

@@ -1,0 +1,317 @@
+"""The sockets generator with several senders and receivers, through a real kernel forwarder.
+
+tester  west ---- in  router  out ---- east     30.0.0.0/8 and 2001:db8:3::/48 are behind west,
+        both send, both capture                 20.0.0.0/8 and 2001:db8:2::/48 behind east
+"""
+
+from __future__ import annotations
+
+import os
+import secrets
+import signal
+import subprocess
+import time
+from collections.abc import Iterator
+from contextlib import suppress
+from dataclasses import replace
+from ipaddress import IPv4Network, IPv6Network
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from router_agent.model import Prefix
+from router_agent.namespaces import inside
+from router_agent.traffic import nic
+from router_agent.traffic.counters.kernel import KernelForwarder
+from router_agent.traffic.generators.generator import GeneratorError, TrialResult
+from router_agent.traffic.generators.sockets import clock
+from router_agent.traffic.generators.sockets.generator import SocketsGenerator
+from router_agent.traffic.judgement.verdict import Outcome
+from router_agent.traffic.measurements.check import run_check
+from router_agent.traffic.scenario import IMIX, Destinations, Endpoints, FrameSizes, Goal, Port, Scenario
+
+pytestmark = [pytest.mark.root, pytest.mark.timeout(60)]
+
+PORTS = ("west", "east")
+WEST, EAST = 0, 1
+QUEUES = ("numtxqueues", "4", "numrxqueues", "4")
+V4_EAST: list[Prefix] = [IPv4Network(f"20.{i}.0.0/16") for i in range(60)]
+V6_EAST: list[Prefix] = [IPv6Network(f"2001:db8:2:{i:x}::/64") for i in range(10)]
+V4_WEST: list[Prefix] = [IPv4Network(f"30.{i}.0.0/16") for i in range(25)]
+
+
+def ip(*words: str) -> None:
+    done = subprocess.run(["ip", *words], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, f"ip {' '.join(words)}: {done.stderr}"
+
+
+class Router:
+    """The tester, the router, and two wires of four queues between them."""
+
+    def __init__(self) -> None:
+        mark = secrets.token_hex(3)
+        self.tester, self.device = f"tst-{mark}", f"tsd-{mark}"
+
+    def up(self) -> None:
+        for name in (self.tester, self.device):
+            ip("netns", "add", name)
+        for i, port in enumerate(PORTS):
+            mac, peer = f"02:00:00:00:01:0{i}", f"02:00:00:00:02:0{i}"
+            ip("link", "add", "name", port, "netns", self.tester, "address", mac, *QUEUES, "type", "veth",
+               "peer", "name", f"to-{port}", "netns", self.device, "address", peer, *QUEUES)  # fmt: skip
+            ip("-n", self.tester, "link", "set", port, "up")
+            ip("-n", self.device, "link", "set", f"to-{port}", "up")
+            ip("-n", self.device, "addr", "add", f"10.0.{i}.1/24", "dev", f"to-{port}")
+        self.route()
+        with inside(self.device):
+            for path, value in (
+                ("ipv4/ip_forward", "1"),
+                ("ipv6/conf/all/forwarding", "1"),
+                ("ipv4/conf/all/rp_filter", "0"),
+                *((f"ipv4/conf/to-{port}/rp_filter", "0") for port in PORTS),
+            ):
+                Path("/proc/sys/net", path).write_text(value)
+
+    def route(self) -> None:
+        """Put in what a link that goes down takes with it."""
+        for i, port in enumerate(PORTS):
+            ip("-n", self.device, "addr", "replace", f"fd00:{i}::1/64", "dev", f"to-{port}", "nodad")
+            for near in (f"10.0.{i}.2", f"fd00:{i}::2"):
+                ip("-n", self.device, "neigh", "replace", near, "lladdr", f"02:00:00:00:01:0{i}",
+                   "dev", f"to-{port}", "nud", "permanent")  # fmt: skip
+        for prefix, near in (
+            ("30.0.0.0/8", "10.0.0.2"),
+            ("20.0.0.0/8", "10.0.1.2"),
+            ("2001:db8:2::/48", "fd00:1::2"),
+        ):
+            ip("-n", self.device, "route", "replace", prefix, "via", near)
+
+    def down(self) -> None:
+        for name in (self.tester, self.device):
+            with suppress(AssertionError):
+                ip("netns", "del", name)
+
+    @property
+    def endpoints(self) -> Endpoints:
+        return Endpoints(tuple(Port(p, p, self.tester, f"02:00:00:00:02:0{i}") for i, p in enumerate(PORTS)))
+
+
+@pytest.fixture(scope="module")
+def router() -> Iterator[Router]:
+    built = Router()
+    try:
+        built.up()
+        yield built
+    finally:
+        built.down()
+
+
+def both_ways() -> Destinations:
+    """Return 70 destinations that west sends to and 25 that east sends to."""
+    eastward = Destinations.of(V4_EAST + V6_EAST, [EAST] * 70, ingress=WEST)
+    westward = Destinations.of(V4_WEST, [WEST] * 25, ingress=EAST)
+    return Destinations.joined([eastward, westward])
+
+
+def scenario(**changes: object) -> Scenario:
+    base = Scenario(
+        "both ways",
+        both_ways(),
+        rate_pps=4_000,
+        duration_s=0.5,
+        goal=Goal(unsent_ratio=0.3),
+        proof_pps=2_000,
+        drain_s=0.4,
+        interval_s=0.05,
+    )
+    return replace(base, **changes)  # type: ignore[arg-type]
+
+
+def loss_free(result: TrialResult) -> bool:
+    return (result.lost, result.duplicates, result.reordered, result.tester_drops) == (
+        0,
+        0,
+        0,
+        {"west": 0, "east": 0},
+    )
+
+
+def test_both_ports_send_equal_shares_and_each_packet_is_followed(router: Router) -> None:
+    with SocketsGenerator(scenario(), router.endpoints) as generator:
+        result = generator.start(4_000, 0.5).finish()
+        again = generator.start(1_000, 0.2).finish()
+    assert loss_free(result)
+    assert loss_free(again)
+    assert result.intended == 2_000
+    eastward, westward = int(result.sent_to[:70].sum()), int(result.sent_to[70:].sum())
+    assert eastward + westward == result.sent == result.received
+    assert 500 < eastward <= 1_000
+    assert 500 < westward <= 1_000
+    assert result.received_by_port == (westward, eastward)
+    assert result.arrived[EAST].tolist() == [*result.sent_to[:70], *[0] * 25]
+    assert result.sent_to[:70].max() - result.sent_to[:70].min() <= 1
+    for column in ("intended", "sent", "received"):
+        total = int(getattr(result.series, column).sum())
+        assert total == (2_000 if column == "intended" else result.sent)
+
+
+def test_loss_in_one_direction_is_that_directions(router: Router) -> None:
+    ip("-n", router.device, "route", "add", "blackhole", "30.3.0.0/16")
+    try:
+        with SocketsGenerator(scenario(), router.endpoints) as generator:
+            result = generator.start(4_000, 0.5).finish()
+    finally:
+        ip("-n", router.device, "route", "del", "blackhole", "30.3.0.0/16")
+    missing = np.flatnonzero(result.arrived.sum(axis=0) < result.sent_to)
+    assert [str(both_ways().prefix(row)) for row in missing.tolist()] == ["30.3.0.0/16"]
+    assert result.lost == result.sent_to[missing[0]] > 10
+    assert int(result.series.lost.sum()) == result.lost
+
+
+def test_a_check_both_ways_proves_every_prefix_once(router: Router) -> None:
+    counters = KernelForwarder(router.device, [f"to-{port}" for port in PORTS])
+    result = run_check(scenario(), router.endpoints, [counters])
+    assert result.verdict.outcome is Outcome.PASS, result.verdict.reason
+    assert result.proof is not None
+    assert (result.proof.right, result.proof.unsent, result.proof.by_port) == (
+        95,
+        0,
+        {"west": 25, "east": 70},
+    )
+
+
+def test_a_mix_of_sizes_arrives_in_its_shares(router: Router) -> None:
+    with inside(router.device):
+        before = {port: _bytes(port) for port in PORTS}
+        with SocketsGenerator(scenario(frames=IMIX, destinations=_eastward()), router.endpoints) as generator:
+            result = generator.start(6_000, 0.2, packets=1_200).finish()
+        after = {port: _bytes(port) for port in PORTS}
+    assert loss_free(result)
+    assert result.sent == 1_200
+    assert after["west"] - before["west"] == 100 * (7 * 60 + 4 * 590 + 1514)
+
+
+def _eastward() -> Destinations:
+    return Destinations.of(V4_EAST[:1], [EAST], ingress=WEST)
+
+
+def _bytes(port: str) -> int:
+    for line in Path("/proc/thread-self/net/dev").read_text().splitlines():
+        name, _, columns = line.partition(":")
+        if name.strip() == f"to-{port}":
+            return int(columns.split()[0])
+    raise AssertionError(f"no to-{port}")
+
+
+def test_several_workers_share_ports_by_their_queues(router: Router) -> None:
+    assert nic.channels("west", router.tester) == nic.Channels(4, 4)
+    with SocketsGenerator(scenario(cpus=(0, 1) * 4), router.endpoints) as generator:
+        assert (len(generator.plan.senders), len(generator.plan.receivers)) == (4, 4)
+        result = generator.start(4_000, 0.5).finish()
+        once = generator.start(4_000, 1.0, packets=95).finish()
+    assert loss_free(result)
+    assert result.received == result.sent > 1_000
+    assert result.received_by_port == (int(result.sent_to[70:].sum()), int(result.sent_to[:70].sum()))
+    assert once.sent_to.tolist() == [1] * 95
+
+
+def test_latency_is_of_sampled_packets_and_in_order_of_size(router: Router) -> None:
+    with SocketsGenerator(scenario(), router.endpoints) as generator:
+        every = generator.start(2_000, 0.3).finish()
+        some = generator.start(20_000, 0.3).finish()
+    assert every.latency is not None
+    assert some.latency is not None
+    assert len(every.latency) == every.received
+    assert "every packet" in every.latency.what
+    assert "every 8th packet" in some.latency.what
+    assert len(some.latency) == pytest.approx(some.received / 8, abs=2)
+    assert 1 < every.latency.least <= every.latency.percentile(50) <= every.latency.percentile(99)
+
+
+def test_lost_packets_have_no_latency(router: Router) -> None:
+    ip("-n", router.device, "route", "add", "blackhole", "30.0.0.0/12")
+    try:
+        with SocketsGenerator(scenario(), router.endpoints) as generator:
+            result = generator.start(2_000, 0.3).finish()
+    finally:
+        ip("-n", router.device, "route", "del", "blackhole", "30.0.0.0/12")
+    assert result.lost > 100
+    assert result.latency is not None
+    assert len(result.latency) == result.received
+
+
+def test_a_clock_that_is_stepped_is_an_error(router: Router, monkeypatch: pytest.MonkeyPatch) -> None:
+    with SocketsGenerator(scenario(), router.endpoints) as generator:
+        running = generator.start(1_000, 0.1)
+        now = clock.realtime_offset_ns()
+        monkeypatch.setattr(clock, "realtime_offset_ns", lambda: now - 2_000_000_000)
+        with pytest.raises(GeneratorError, match=r"clock was stepped by -2\.0000\d\d s"):
+            running.finish()
+
+
+def test_a_port_that_is_down_is_refused_before_anything_is_sent(router: Router) -> None:
+    with SocketsGenerator(scenario(), router.endpoints) as generator:
+        ip("-n", router.device, "link", "set", "to-east", "down")
+        try:
+            with pytest.raises(GeneratorError, match="port east: interface 'east' has no carrier"):
+                generator.start(1_000, 0.1)
+        finally:
+            ip("-n", router.device, "link", "set", "to-east", "up")
+        ip("-n", router.tester, "link", "set", "west", "down")
+        try:
+            with pytest.raises(
+                GeneratorError, match=r"'west' is down; bring it up with 'ip link set west up'"
+            ):
+                generator.start(1_000, 0.1)
+        finally:
+            ip("-n", router.tester, "link", "set", "west", "up")
+        _wait_for_carrier(router)
+        router.route()
+        assert generator.start(1_000, 0.1).finish().lost == 0
+
+
+def _wait_for_carrier(router: Router) -> None:
+    limit = time.monotonic() + 5
+    with inside(router.tester):
+        while any("UP" not in _state(port) for port in PORTS):
+            assert time.monotonic() < limit, "no carrier"
+
+
+def _state(port: str) -> str:
+    return subprocess.run(["ip", "-br", "link", "show", port], capture_output=True, text=True).stdout
+
+
+@pytest.mark.parametrize(("worker", "what"), [(0, "sender on west"), (-1, "receiver on .*east")])
+def test_a_worker_that_is_killed_is_named_and_the_generator_not_used_again(
+    router: Router, worker: int, what: str
+) -> None:
+    with SocketsGenerator(scenario(), router.endpoints) as generator:
+        running = generator.start(1_000, 30)
+        os.kill(generator.process_ids[worker], signal.SIGKILL)
+        with pytest.raises(GeneratorError, match=rf"{what} process has ended \(killed by SIGKILL\)"):
+            running.finish()
+        with pytest.raises(GeneratorError, match="open the generator anew"):
+            generator.start(1_000, 0.1)
+        workers = generator.process_ids
+    assert not [pid for pid in workers if Path(f"/proc/{pid}").exists()]
+
+
+def test_a_missing_namespace_is_a_generator_error(router: Router) -> None:
+    ports = router.endpoints.ports
+    broken = Endpoints((ports[0], replace(ports[1], namespace="no-such-netns")))
+    with pytest.raises(GeneratorError, match="no-such-netns"), SocketsGenerator(scenario(), broken):
+        pass
+
+
+def test_a_stream_too_long_to_follow_is_refused(router: Router) -> None:
+    with (
+        SocketsGenerator(scenario(), router.endpoints) as generator,
+        pytest.raises(GeneratorError, match=r"too long to follow each, the most is 2,147,483,648"),
+    ):
+        generator.start(1e9, 10)
+
+
+def test_big_frames_go_both_ways(router: Router) -> None:
+    with SocketsGenerator(scenario(frames=FrameSizes.of(1_500)), router.endpoints) as generator:
+        assert loss_free(generator.start(1_000, 0.2).finish())
