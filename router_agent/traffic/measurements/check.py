@@ -139,6 +139,7 @@ def run_check(
     whole = Check((check,), tier_of(endpoints)) if isinstance(check, Scenario) else check
     run = _Run(whole, endpoints, counters, progress or silent)
     started = datetime.now(UTC)
+    environment = this_host(ports=[port.interface for port in endpoints.ports if port.namespace is None])
     try:
         run.all()
     except (GeneratorError, CounterError) as error:
@@ -152,7 +153,7 @@ def run_check(
         proof=run.proof,
         measurements=tuple(run.measurements),
         predictions=tuple(run.predictions),
-        environment=this_host(),
+        environment=environment,
         started=started,
         ended=datetime.now(UTC),
     )

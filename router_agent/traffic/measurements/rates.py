@@ -132,6 +132,9 @@ def search_rates(
             result,
             judge_rate(result, wanted_pps),
             tuple(explain(*slowest[goal])) if explain and goal in slowest else (),
+            goal.exceed_ratio,
+            goal.duration_sum_s,
+            goal.relative_width,
         )
         for goal, result in zip(goals, found, strict=True)
     )

@@ -51,6 +51,8 @@ class RateSearch:
         found: the outcome.
         verdict: that of the outcome by the goal's rate.
         culprits: why no more, in words, the likeliest first: of the slowest trial that missed the goal.
+        exceed_ratio, duration_sum_s, relative_width: the goal's other attributes (RFC 9971), see
+            `search.RateGoal`; None where they are not known.
     """
 
     name: str
@@ -60,6 +62,9 @@ class RateSearch:
     found: SearchResult
     verdict: Verdict
     culprits: tuple[str, ...] = ()
+    exceed_ratio: float | None = None
+    duration_sum_s: float | None = None
+    relative_width: float | None = None
 
 
 @dataclass(frozen=True)

@@ -1,26 +1,88 @@
-"""The report of a check as data: what report.json holds, and what the HTML page is rendered from.
+"""The report of a check as data: what report.json holds, and what every other form is made from.
 
-The field `schema` names the version, within which fields are only ever added; `json_schema` describes them.
+The field `schema` names the version, within which fields are only ever added; `json_schema` describes them,
+and tests/unit/data/traffic-check-2.schema.json is what was promised. What could not be known is null.
 """
 
 from __future__ import annotations
 
 from datetime import datetime
-from typing import Any, Literal
+from enum import StrEnum
+from typing import Annotated, Any, Literal, TypeAlias
 
-from pydantic import BaseModel, ConfigDict, Field
+import numpy as np
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationInfo
 
-from router_agent.traffic.generators.generator import TrialResult
-from router_agent.traffic.judgement.ledger import Ledger
-from router_agent.traffic.judgement.proof import Deviations, Proof
-from router_agent.traffic.judgement.verdict import Outcome, Verdict
-from router_agent.traffic.measurements.check import CheckResult
-from router_agent.traffic.measurements.results import RateSearch
-from router_agent.traffic.measurements.search import SearchResult
+from router_agent.traffic.counters.source import Side
+from router_agent.traffic.generators.generator import Series
+from router_agent.traffic.generators.latency import Latency
+from router_agent.traffic.judgement.verdict import Outcome
+from router_agent.traffic.report.environment import Environment
+from router_agent.traffic.scenario import Tier
+
+_MOST_INTERVALS = 3_600
+"""A longer series is reported in longer intervals."""
+
+_QUANTILES = (0.0, 50.0, 75.0, 90.0, 95.0, 99.0, 99.5, 99.9, 99.95, 99.99, 99.995, 99.999, 100.0)
 
 
 class _Model(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, extra="forbid", from_attributes=True)
+
+
+def _listed(value: object) -> object:
+    return value.tolist() if isinstance(value, np.ndarray) else value
+
+
+def _by_port(value: object, info: ValidationInfo) -> object:
+    """Name the ports of counts that come in the order of the check's ports."""
+    if isinstance(value, dict) or not isinstance(value, tuple):
+        return value
+    return dict(zip((info.context or {}).get("ports", ()), value, strict=True))
+
+
+def _coarse(value: object) -> object:
+    """Bound the length of a series."""
+    if isinstance(value, Series) and len(value.sent) > _MOST_INTERVALS:
+        return value.per(value.interval_s * -(-len(value.sent) // _MOST_INTERVALS))
+    return value
+
+
+def _histogram(value: object) -> object:
+    if not isinstance(value, Latency):
+        return value
+    if not len(value):
+        return None
+    return {
+        "what": value.what,
+        "packets": len(value),
+        "least_ns": value.least,
+        "mean_ns": value.mean,
+        "percentiles": value.percentiles(),
+        "curve": [(percent, value.percentile(percent)) for percent in _curve_percents(len(value))],
+        "histogram": value.encoded(),
+    }
+
+
+def _curve_percents(count: int) -> list[float]:
+    """Return percentiles, five to each nine, up to what so many packets can tell."""
+    percents = [*np.arange(0.0, 90.0, 10.0).tolist(), *(90.0 + np.arange(10)).tolist()]
+    nines = 2
+    while 10 ** (nines + 1) <= count and nines < 7:
+        percents += [100.0 - 10.0 ** (2 - nines) * part for part in (1.0, 0.7, 0.5, 0.3, 0.2)]
+        nines += 1
+    return [*percents, 100.0]
+
+
+def _quantiles(value: object) -> object:
+    """Turn one figure a prefix into a distribution: there may be a million of them."""
+    if not isinstance(value, tuple):
+        return value
+    found = np.percentile(np.array(value), _QUANTILES) if value else []
+    return {"prefixes": len(value), "quantiles": list(zip(_QUANTILES, map(float, found), strict=False))}
+
+
+Column: TypeAlias = Annotated[list[int], BeforeValidator(_listed)]
 
 
 class VerdictReport(_Model):
@@ -28,39 +90,72 @@ class VerdictReport(_Model):
 
     outcome: Outcome
     reason: str
-    notes: list[str] = Field(description="remarks that did not decide")
+    notes: list[str] = Field(default=[], description="remarks that did not decide")
+
+
+class SizesReport(_Model):
+    """Frame sizes of a stream, in bytes with FCS."""
+
+    label: str = Field(description='as people call it: "64", "imix"')
+    shares: list[tuple[int, int]] = Field(description="(size, weight), ascending")
+    mean: float
 
 
 class ScenarioReport(_Model):
-    """What was asked for."""
+    """What was asked for; what each frame size was offered is in the measurements."""
 
     name: str
+    sha256: str = Field(description="of what is sent and what is good enough, whatever tier it runs on")
+    destinations_sha256: str = Field(description="of the addresses, prefix lengths and expected ports")
+    document: dict[str, Any] | None = Field(default=None, description="the scenario file, when there was one")
+    generator: str = Field(description="kind of the generator")
     destinations: int
     ipv6_destinations: int
     shadowed: int = Field(description="prefixes left out because more specific ones cover them")
-    frames: str = Field(description="Ethernet frame size with FCS, or the name of a mix")
-    frame_sizes: dict[int, int] = Field(description="weight of each size")
-    rate_pps: float
-    duration_s: float
     loss_ratio: float = Field(description="lost / sent that is still a pass")
     unsent_ratio: float = Field(description="unsent / intended up to which a trial is valid")
     ports: list[str]
     ingress: list[str]
+    sources: list[str] = Field(default=[], description="source prefixes of the packets")
     seed: int
 
 
+class PartReport(_Model):
+    """One part of a check: what was measured, at which frame sizes (null: whatever they are), its verdict."""
+
+    what: str
+    frames: str | None
+    verdict: VerdictReport
+    name: str = Field(description='as people call it: "target, 64 bytes"')
+
+
 class SeriesReport(_Model):
-    """Packets per interval; `lost` by the time of sending."""
+    """Packets per interval; `lost` by the time of sending, or a difference where packets are not followed."""
 
     interval_s: float
-    intended: list[int]
-    sent: list[int]
-    received: list[int]
-    lost: list[int]
+    intended: Column
+    sent: Column
+    received: Column
+    lost: Column
+
+
+class LatencyReport(_Model):
+    """How long packets took, in nanoseconds."""
+
+    what: str = Field(description="what lies between the two time stamps")
+    packets: int
+    least_ns: int
+    mean_ns: float
+    percentiles: dict[float, int]
+    curve: list[tuple[float, int]] = Field(description="(percentile, ns), as far as there are packets for it")
+    histogram: str = Field(description="HdrHistogram, V2, compressed, base64")
+
+
+LatencyField: TypeAlias = Annotated[LatencyReport | None, BeforeValidator(_histogram)]
 
 
 class TrialReport(_Model):
-    """The fixed-rate trial."""
+    """One trial."""
 
     rate_pps: float
     duration_s: float
@@ -73,9 +168,15 @@ class TrialReport(_Model):
     duplicates: int | None = Field(description="null when the generator does not follow single packets")
     reordered: int | None
     refused: int
-    received_by_port: dict[str, int]
-    series: SeriesReport
-    per_second: SeriesReport
+    received_by_port: Annotated[dict[str, int], BeforeValidator(_by_port)]
+    tester_drops: dict[str, int] = {}
+    series: Annotated[SeriesReport, BeforeValidator(_coarse)]
+    latency: LatencyField = None
+
+    @property
+    def loss_ratio(self) -> float:
+        """Lost / sent; 0 when nothing was sent."""
+        return self.lost / self.sent if self.sent else 0.0
 
 
 class DropReport(_Model):
@@ -83,7 +184,7 @@ class DropReport(_Model):
 
     name: str
     count: int
-    side: str = Field(description="device, or tester: the tester's own drops say nothing about the device")
+    side: Side = Field(description="the tester's own drops say nothing about the device")
     source: str
     derived: bool = Field(description="a difference of counters, entered only as far as loss is unexplained")
 
@@ -107,26 +208,42 @@ class DeviationReport(_Model):
     seen: str
 
 
+class DeviationsReport(_Model):
+    """How many prefixes deviate in one way, and the first 100 of them."""
+
+    count: int
+    first: list[DeviationReport]
+
+
 class ProofReport(_Model):
-    """The port proof; lists hold the first 100, counts are complete."""
+    """The port proof."""
 
     prefixes: int
     right: int
-    wrong: int
-    missing: int
-    recovered: int
+    wrong: DeviationsReport
+    missing: DeviationsReport
+    recovered: DeviationsReport
     unsent: int
     shadowed: int
     rate_pps: float
     retry_pps: float
+    tester_drops: int = 0
     by_port: dict[str, int]
-    wrong_list: list[DeviationReport]
-    missing_list: list[DeviationReport]
-    recovered_list: list[DeviationReport]
+
+
+class TargetReport(_Model):
+    """A trial at the rate that is asked for."""
+
+    kind: Literal["target"] = "target"
+    sizes: SizesReport
+    trial: TrialReport
+    ledger: LedgerReport
+    verdict: VerdictReport
+    culprits: list[str] = Field(default=[], description="why not, in words, the likeliest first")
 
 
 class SearchTrialReport(_Model):
-    """One trial of the search."""
+    """One trial of a search."""
 
     rate_pps: float
     duration_s: float
@@ -136,75 +253,227 @@ class SearchTrialReport(_Model):
     valid: bool
 
 
-class SearchReport(_Model):
-    """The loss-free-rate search (MLRsearch, RFC 9971)."""
+class FoundReport(_Model):
+    """Outcome of a search (RFC 9971)."""
 
     outcome: Outcome
     reason: str
-    rate_pps: float | None
-    upper_pps: float | None
+    rate_pps: float | None = Field(description="relevant lower bound; null when there is none")
+    upper_pps: float | None = Field(description="relevant upper bound; null: the result is irregular")
+    forwarded_pps: float | None = Field(default=None, description="conditional throughput")
+    limited: bool = Field(default=False, description="the tester could not do the highest rate asked for")
     trials: list[SearchTrialReport]
 
 
-class EnvironmentReport(_Model):
-    """The host it was measured on."""
+class RateSearchReport(_Model):
+    """A search for the highest rate of a loss ratio."""
 
-    host: str
-    kernel: str
-    processor: str
-    cpus: int
-    load: float
-    versions: dict[str, str]
+    kind: Literal["rate"] = "rate"
+    name: str = Field(description='"NDR", "PDR", "RFC 2544 throughput", with what was changed in brackets')
+    sizes: SizesReport
+    loss_ratio: float
+    exceed_ratio: float | None = None
+    trial_s: float = Field(description="goal final trial duration")
+    duration_sum_s: float | None = None
+    relative_width: float | None = None
+    found: FoundReport
+    verdict: VerdictReport
+    culprits: list[str] = Field(default=[], description="why no more, in words, the likeliest first")
+
+
+class LossPointReport(_Model):
+    """One trial of a frame loss curve."""
+
+    share: float
+    rate_pps: float
+    sent: int
+    lost: int
+    valid: bool
+
+
+class LossCurveReport(_Model):
+    """Frame loss rate at falling rates (RFC 2544 26.3)."""
+
+    kind: Literal["loss curve"] = "loss curve"
+    sizes: SizesReport
+    points: list[LossPointReport]
+    verdict: VerdictReport
+
+
+class BackToBackReport(_Model):
+    """Longest bursts at the highest rate without loss (RFC 9004)."""
+
+    kind: Literal["back to back"] = "back to back"
+    sizes: SizesReport
+    rate_pps: float
+    bursts: list[int]
+    corrected_buffer_s: float | None
+    verdict: VerdictReport
+    throughput_pps: float | None = Field(default=None, description="the device's forwarding rate, if known")
+    longest_frames: int = Field(default=0, description="the longest burst that was tried")
+
+
+class LatencyRunReport(_Model):
+    """Latency percentiles at one rate; `share` is its part of the rate found or asked for."""
+
+    kind: Literal["latency"] = "latency"
+    sizes: SizesReport
+    share: float
+    rate_pps: float
+    latency: LatencyField
+    verdict: VerdictReport
+
+
+class SoakReport(_Model):
+    """A long trial: loss, and how steady the rate was."""
+
+    kind: Literal["soak"] = "soak"
+    sizes: SizesReport
+    trial: TrialReport
+    ledger: LedgerReport
+    variation: float = Field(description="standard deviation over mean of packets received each second")
+    worst_second_lost: int
+    verdict: VerdictReport
+    culprits: list[str] = []
+
+
+class BatchReport(_Model):
+    """Route changes made at once; unless `reachable`, losses to these prefixes afterwards are no fault."""
+
+    at_s: float
+    changes: int
+    what: str
+    reachable: bool = True
+
+
+class BlockedReport(_Model):
+    """A time in which packets were sent and none arrived."""
+
+    at_s: float
+    seconds: float
+
+
+class BudgetReport(_Model):
+    """What route changes may cost; null is no bound."""
+
+    lost: int | None
+    blocked_s: float | None
+    convergence_s: float | None = Field(description="99th percentile by prefix")
+
+
+class ConvergenceReport(_Model):
+    """Time without packets of each prefix that lost some."""
+
+    prefixes: int
+    quantiles: list[tuple[float, float]] = Field(description="(percent of these prefixes, seconds)")
+
+
+class ChurnReport(_Model):
+    """Traffic while routes change (RFC 7747)."""
+
+    kind: Literal["churn"] = "churn"
+    sizes: SizesReport
+    trial: TrialReport
+    ledger: LedgerReport
+    batches: list[BatchReport]
+    blocked_s: float
+    convergence_s: Annotated[ConvergenceReport, BeforeValidator(_quantiles)]
+    budget_lost: int | None
+    verdict: VerdictReport
+    blocked: list[BlockedReport] = []
+    blocked_resolution_s: float = 0.0
+    convergence_resolution_s: float = 0.0
+    lost: int = Field(default=0, description="without those to prefixes that were withdrawn")
+    budget: BudgetReport | None = None
+    culprits: list[str] = []
+
+
+MeasurementReport: TypeAlias = Annotated[
+    TargetReport
+    | RateSearchReport
+    | LossCurveReport
+    | BackToBackReport
+    | LatencyRunReport
+    | SoakReport
+    | ChurnReport,
+    Field(discriminator="kind"),
+]
+
+
+def culprits_of(measurement: MeasurementReport) -> list[str]:
+    """Return why a measurement is no better, in words; none for kinds that name nobody."""
+    return list(getattr(measurement, "culprits", ()))
+
+
+def title_of(measurement: MeasurementReport) -> str:
+    """Return what a measurement is called among others of its frame sizes: "NDR", "latency at 50 %"."""
+    match measurement:
+        case RateSearchReport():
+            return measurement.name
+        case LatencyRunReport():
+            return f"latency at {measurement.share:.4g} of the rate"
+        case _:
+            return str(measurement.kind)
+
+
+class LimitReport(_Model):
+    """One thing that bounds the rate."""
+
+    what: str
+    pps: float
+
+
+class PredictionReport(_Model):
+    """What the rate should be: the least of its limits."""
+
+    sizes: SizesReport
+    limits: list[LimitReport] = Field(description="the least first")
+    measured_pps: float | None
+    difference: str
+    unknown: list[str] = []
+
+
+class Status(StrEnum):
+    """Whether a clause of an RFC was followed."""
+
+    MET = "met"
+    NOT_MET = "not met"
+    NOT_APPLICABLE = "not applicable"
+
+
+class ClauseReport(_Model):
+    """One requirement of an RFC, whether it was followed, and why; see `clauses`."""
+
+    rfc: int
+    section: str
+    title: str
+    status: Status
+    reason: str
 
 
 class TrafficReport(_Model):
     """A whole traffic check."""
 
-    schema_: Literal["router-agent/traffic-check/1"] = Field(
-        alias="schema", default="router-agent/traffic-check/1"
+    schema_: Literal["router-agent/traffic-check/2"] = Field(
+        alias="schema", default="router-agent/traffic-check/2"
     )
     started: datetime
     ended: datetime
+    tier: Tier
     verdict: VerdictReport
-    parts: dict[str, VerdictReport]
+    parts: list[PartReport]
     scenario: ScenarioReport
-    trial: TrialReport | None
-    ledger: LedgerReport | None
     proof: ProofReport | None
-    search: SearchReport | None
-    environment: EnvironmentReport
+    measurements: list[MeasurementReport]
+    predictions: list[PredictionReport]
+    tester: Environment
+    device: Environment | None
+    clauses: list[ClauseReport] = []
 
-
-def report_of(result: CheckResult) -> TrafficReport:
-    """Return the report of a check."""
-    scenario, ports = result.check.scenarios[0], result.endpoints.names
-    found = next((m.found for m in result.measurements if isinstance(m, RateSearch)), None)
-    return TrafficReport(
-        started=result.started,
-        ended=result.ended,
-        verdict=_verdict(result.verdict),
-        parts={part.name: _verdict(part.verdict) for part in result.parts},
-        scenario=ScenarioReport(
-            name=scenario.name,
-            destinations=len(scenario.destinations),
-            ipv6_destinations=int((scenario.destinations.families == 10).sum()),
-            shadowed=scenario.destinations.shadowed,
-            frames=scenario.sizes.label,
-            frame_sizes=dict(scenario.sizes.shares),
-            rate_pps=scenario.rate_pps,
-            duration_s=scenario.duration_s,
-            loss_ratio=scenario.goal.loss_ratio,
-            unsent_ratio=scenario.goal.unsent_ratio,
-            ports=ports,
-            ingress=[ports[i] for i in scenario.destinations.ingress_ports],
-            seed=scenario.seed,
-        ),
-        trial=None if result.trial is None else _trial(result.trial, ports),
-        ledger=None if result.ledger is None else _ledger(result.ledger),
-        proof=None if result.proof is None else _proof(result.proof),
-        search=None if found is None else _search(found),
-        environment=EnvironmentReport.model_validate(result.environment, from_attributes=True),
-    )
+    @property
+    def seconds(self) -> float:
+        """How long the check took."""
+        return (self.ended - self.started).total_seconds()
 
 
 def report_json(report: TrafficReport) -> str:
@@ -214,79 +483,4 @@ def report_json(report: TrafficReport) -> str:
 
 def json_schema() -> dict[str, Any]:
     """Return the JSON Schema of report.json."""
-    return TrafficReport.model_json_schema(by_alias=True)
-
-
-def _verdict(verdict: Verdict) -> VerdictReport:
-    return VerdictReport(outcome=verdict.outcome, reason=verdict.reason, notes=list(verdict.notes))
-
-
-def _trial(trial: TrialResult, ports: list[str]) -> TrialReport:
-    def columns(seconds: float | None) -> SeriesReport:
-        series = trial.series if seconds is None else trial.series.per(seconds)
-        return SeriesReport(
-            interval_s=series.interval_s,
-            intended=series.intended.tolist(),
-            sent=series.sent.tolist(),
-            received=series.received.tolist(),
-            lost=series.lost.tolist(),
-        )
-
-    return TrialReport(
-        rate_pps=trial.rate_pps,
-        duration_s=trial.duration_s,
-        offered_s=trial.offered_s,
-        intended=trial.intended,
-        sent=trial.sent,
-        received=trial.received,
-        lost=trial.lost,
-        unsent=trial.unsent,
-        duplicates=trial.duplicates,
-        reordered=trial.reordered,
-        refused=trial.refused,
-        received_by_port=dict(zip(ports, trial.received_by_port, strict=True)),
-        series=columns(None),
-        per_second=columns(1.0),
-    )
-
-
-def _ledger(ledger: Ledger) -> LedgerReport:
-    return LedgerReport(
-        sent=ledger.sent,
-        received=ledger.received,
-        lost=ledger.lost,
-        drops=[DropReport.model_validate(drop, from_attributes=True) for drop in ledger.drops],
-        unaccounted=ledger.unaccounted,
-        moved=ledger.moved,
-    )
-
-
-def _proof(proof: Proof) -> ProofReport:
-    def listed(deviations: Deviations) -> list[DeviationReport]:
-        return [DeviationReport.model_validate(d, from_attributes=True) for d in deviations.first]
-
-    return ProofReport(
-        prefixes=proof.prefixes,
-        right=proof.right,
-        wrong=len(proof.wrong),
-        missing=len(proof.missing),
-        recovered=len(proof.recovered),
-        unsent=proof.unsent,
-        shadowed=proof.shadowed,
-        rate_pps=proof.rate_pps,
-        retry_pps=proof.retry_pps,
-        by_port=proof.by_port,
-        wrong_list=listed(proof.wrong),
-        missing_list=listed(proof.missing),
-        recovered_list=listed(proof.recovered),
-    )
-
-
-def _search(search: SearchResult) -> SearchReport:
-    return SearchReport(
-        outcome=search.outcome,
-        reason=search.reason,
-        rate_pps=search.rate_pps,
-        upper_pps=search.upper_pps,
-        trials=[SearchTrialReport.model_validate(t, from_attributes=True) for t in search.trials],
-    )
+    return TrafficReport.model_json_schema(by_alias=True, mode="serialization")

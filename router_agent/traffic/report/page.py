@@ -1,0 +1,382 @@
+"""The report for people: one HTML page that needs nothing but itself, and no script.
+
+The verdict comes first, with the tier beside it, because a figure means nothing without either.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+from itertools import groupby
+from pathlib import Path
+from statistics import fmean, pstdev
+from typing import Any
+
+import yaml
+from jinja2 import Environment as Templates
+from jinja2 import FileSystemLoader, StrictUndefined
+from markupsafe import Markup
+
+from router_agent.traffic.report import figures
+from router_agent.traffic.report.axes import duration
+from router_agent.traffic.report.environment import Environment
+from router_agent.traffic.report.model import (
+    BackToBackReport,
+    ChurnReport,
+    LatencyReport,
+    LatencyRunReport,
+    LossCurveReport,
+    MeasurementReport,
+    RateSearchReport,
+    SeriesReport,
+    SizesReport,
+    SoakReport,
+    TargetReport,
+    TrafficReport,
+    TrialReport,
+    culprits_of,
+    title_of,
+)
+from router_agent.traffic.report.plots import Plot, key, svg
+from router_agent.traffic.scenario import Tier
+
+_DIRECTORY = "traffic_report"
+_MOST_ROWS = 120
+"""Of the table of figures over time."""
+
+CLAIMS = {
+    Tier.FUNCTIONAL: "Functional tier: network namespaces and virtual wires. It shows whether packets go the "
+    "right way and what became of each of them; rates compare with others of the same machine only. It says "
+    "nothing about NICs or line rate.",
+    Tier.SOFTWARE_CEILING: "Software ceiling: packets stay in memory. It shows what the forwarding software "
+    "can do on this processor without a NIC. It says nothing about line rate.",
+    Tier.LINE_RATE: "Line rate: frames over NICs. It holds for these NICs, links, frame sizes and routes.",
+}
+"""What a report of each tier may say."""
+
+
+@dataclass(frozen=True)
+class View:
+    """One measurement as the page shows it."""
+
+    title: str
+    measurement: MeasurementReport
+    plots: list[Plot] = field(default_factory=list)
+    tiles: list[tuple[str, str]] = field(default_factory=list)
+    latency: list[tuple[str, LatencyReport]] = field(default_factory=list)
+    trial: TrialReport | None = None
+
+    @property
+    def culprits(self) -> list[str]:
+        """Why it is no better, in words."""
+        return culprits_of(self.measurement)
+
+
+@dataclass(frozen=True)
+class Group:
+    """Measurements of one frame size."""
+
+    name: str
+    title: str
+    anchor: str
+    views: list[View]
+
+
+@dataclass(frozen=True)
+class Row:
+    """One frame size in the summary."""
+
+    title: str
+    anchor: str
+    cells: dict[str, str]
+
+
+def html_of(report: TrafficReport) -> str:
+    """Return the page."""
+    directory = templates_dir()
+    templates = Templates(
+        loader=FileSystemLoader(directory),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    templates.filters |= {
+        "count": lambda value: f"{value:,}",
+        "rate": _rate,
+        "share": _share,
+        "span": _span,
+        "duration": duration,
+        "frames": _frames,
+        "facts": facts,
+        "per_second": _per_second,
+        "svg": lambda plot: Markup(svg(plot)),  # noqa: S704
+        "key": lambda curve: Markup(key(curve)),  # noqa: S704
+        "yaml": lambda value: yaml.safe_dump(value, sort_keys=False, allow_unicode=True),
+    }
+    groups = _groups(report)
+    return templates.get_template("page.html.j2").render(
+        report=report,
+        claim=CLAIMS[report.tier],
+        culprits=_chief_culprits(report),
+        groups=groups,
+        rows=_rows(report, groups),
+        overview=figures.rates_by_size(report),
+        comparisons=[],
+        clauses=[(rfc, list(lines)) for rfc, lines in groupby(report.clauses, key=lambda c: c.rfc)],
+        style=Markup((directory / "style.css").read_text()),  # noqa: S704
+    )
+
+
+def templates_dir() -> Path:
+    """Return the directory of the page's templates: the checkout's, or the one installed with the package.
+
+    Raises:
+        FileNotFoundError: they are in neither.
+    """
+    package = Path(__file__).resolve().parents[2]
+    for directory in (package.parent / "templates" / _DIRECTORY, package / "templates" / _DIRECTORY):
+        if (directory / "page.html.j2").is_file():
+            return directory
+    raise FileNotFoundError(
+        f"there is no {_DIRECTORY}/page.html.j2 in {package.parent / 'templates'} or "
+        f"{package / 'templates'}: run from a checkout, or install a package that has the templates"
+    )
+
+
+def facts(host: Environment) -> list[tuple[str, str]]:
+    """Return what is known of a host as names and words, in the order people look for them."""
+    found = [("Kernel", host.kernel), ("Processor", _processor(host))]
+    found += [("Machine", host.virtual)] if host.virtual else []
+    found.append(("CPUs for the check", f"{host.cpus}; load {host.load:g} before it"))
+    if host.cpu is not None:
+        cpu = host.cpu
+        power = [
+            f"governor {cpu.governor or 'unknown'}",
+            f"turbo {'unknown' if cpu.turbo is None else 'on' if cpu.turbo else 'off'}",
+            f"SMT {cpu.smt or 'unknown'}",
+            f"isolated CPUs {cpu.isolated or 'none'}",
+        ]
+        found.append(("Processor settings", ", ".join(power)))
+        mitigated = [f"{name}: {word}" for name, word in cpu.mitigations.items()]
+        found.append(("Mitigations", "; ".join(mitigated) or "not affected by anything the kernel knows"))
+    found += [
+        (f"NUMA node {node.node}", _numa(node.cpus, node.memory_bytes, node.hugepages)) for node in host.numa
+    ]
+    found += [(f"NIC {nic.name}", _nic(nic.model_dump(exclude_none=True))) for nic in host.nics]
+    found.append(("Kernel arguments", " ".join(host.kernel_arguments) or "none that matter"))
+    found.append(("Versions", ", ".join(f"{name} {number}" for name, number in host.versions.items())))
+    found += [(f"SHA-256 of {path}", digest) for path, digest in host.configurations.items()]
+    found.append(
+        ("Not known", "; ".join(f"{what} ({why})" for what, why in host.unknown.items()) or "nothing")
+    )
+    return found
+
+
+def _processor(host: Environment) -> str:
+    if host.cpu is None:
+        return host.processor
+    cpu = host.cpu
+    mhz = f" at {cpu.mhz:,.0f} MHz" if cpu.mhz else ""
+    return f"{cpu.model}, {cpu.sockets} sockets, {cpu.cores} cores, {cpu.threads} threads{mhz}"
+
+
+def _numa(cpus: str, memory: int | None, pages: dict[int, int]) -> str:
+    words = [f"CPUs {cpus}"] + ([f"{memory / 2**30:.1f} GiB"] if memory else [])
+    words += [f"{count} huge pages of {size // 1024} MiB" for size, count in sorted(pages.items()) if count]
+    return ", ".join(words)
+
+
+def _nic(nic: dict[str, object]) -> str:
+    order = ("pci", "device_id", "driver", "driver_version", "firmware", "numa_node", "pcie", "state")
+    words = [f"{name.replace('_', ' ')} {nic[name]}" for name in (*order, "link_mbps", "mtu") if name in nic]
+    for name in ("rings", "queues"):
+        inside = nic.get(name)
+        if isinstance(inside, dict) and inside:
+            words.append(f"{name} " + "/".join(f"{kind} {count}" for kind, count in inside.items()))
+    return ", ".join(words)
+
+
+def _groups(report: TrafficReport) -> list[Group]:
+    labels = list(dict.fromkeys(m.sizes.label for m in report.measurements))
+    return [_group(label, [m for m in report.measurements if m.sizes.label == label]) for label in labels]
+
+
+def _group(label: str, measurements: Sequence[MeasurementReport]) -> Group:
+    runs = [m for m in measurements if isinstance(m, LatencyRunReport)]
+    views = [_view(m) for m in measurements if not isinstance(m, LatencyRunReport)]
+    views += _latency_views(runs)
+    anchor = "frames-" + "".join(c if c.isalnum() else "-" for c in label)
+    sizes = measurements[0].sizes
+    name = _frames(sizes) if len(sizes.shares) == 1 else sizes.label
+    return Group(name, _frames(sizes), anchor, views)
+
+
+def _view(found: MeasurementReport) -> View:
+    name = title_of(found)
+    name = name[0].upper() + name[1:]
+    match found:
+        case TargetReport():
+            return View(f"{name} rate", found, **_of_trial(found.trial))
+        case SoakReport():
+            shown = _of_trial(found.trial)
+            shown["tiles"] += [
+                ("Variation", f"{found.variation:.3%}"),
+                ("Lost in the worst second", f"{found.worst_second_lost:,}"),
+            ]
+            return View(name, found, **shown)
+        case ChurnReport():
+            return _churn_view(found)
+        case RateSearchReport():
+            return View(name, found, [figures.search_trials(found)], _search_tiles(found))
+        case LossCurveReport():
+            return View("Frame loss rate", found, [figures.loss_curve(found)])
+        case BackToBackReport():
+            return View("Back-to-back frames", found, [], _burst_tiles(found))
+        case _:
+            return View(name, found)
+
+
+def _of_trial(trial: TrialReport) -> dict[str, Any]:
+    plots = [figures.rate_over_time(trial), figures.loss_over_time(trial)] if trial.series.sent else []
+    timed = [] if trial.latency is None else [("this trial", trial.latency)]
+    plots += [figures.latency(timed)] if timed else []
+    return {"plots": plots, "tiles": _trial_tiles(trial), "latency": timed, "trial": trial}
+
+
+def _churn_view(found: ChurnReport) -> View:
+    events = figures.churn_events(found)
+    plots = [figures.rate_over_time(found.trial, events), figures.loss_over_time(found.trial, events)]
+    plots += [plot for plot in (figures.convergence(found),) if plot is not None]
+    budget = "none stated" if found.budget_lost is None else f"{found.budget_lost:,} packets"
+    tiles = [
+        *_trial_tiles(found.trial),
+        ("Lost, not withdrawn", f"{found.lost:,}"),
+        ("Loss budget", budget),
+        ("Nothing arrived for", duration(found.blocked_s * 1e9)),
+        ("Resolution by prefix", duration(found.convergence_resolution_s * 1e9)),
+        ("Route changes", f"{sum(batch.changes for batch in found.batches):,}"),
+    ]
+    return View("Route changes under load", found, plots, tiles, [], found.trial)
+
+
+def _latency_views(runs: Sequence[LatencyRunReport]) -> Iterable[View]:
+    """Show the runs of one frame size in one plot, under the verdict of the worst."""
+    if not runs:
+        return []
+    timed = [(f"{run.share:.4g} of the rate, {_rate(run.rate_pps)} pps", run.latency) for run in runs]
+    known = [(label, found) for label, found in timed if found is not None]
+    worst = min(runs, key=lambda run: ("FAIL", "INVALID", "PASS").index(run.verdict.outcome.value))
+    plots = [figures.latency(known)] if known else []
+    return [View("Latency", worst, plots, [], known)]
+
+
+def _trial_tiles(trial: TrialReport) -> list[tuple[str, str]]:
+    return [
+        ("Offered load", f"{_rate(trial.rate_pps)} pps"),
+        ("Duration", _span(trial.duration_s)),
+        ("Sent", f"{trial.sent:,}"),
+        ("Received", f"{trial.received:,}"),
+        ("Lost", f"{trial.lost:,}"),
+        ("Loss ratio", _share(trial.lost, trial.sent)),
+    ]
+
+
+def _search_tiles(search: RateSearchReport) -> list[tuple[str, str]]:
+    found = search.found
+    tiles = [
+        ("Relevant lower bound", "none" if found.rate_pps is None else f"{_rate(found.rate_pps)} pps"),
+        (
+            "Relevant upper bound",
+            "none: irregular result" if found.upper_pps is None else f"{_rate(found.upper_pps)} pps",
+        ),
+        ("Goal loss ratio", f"{search.loss_ratio:g}"),
+        ("Final trial duration", _span(search.trial_s)),
+    ]
+    if found.forwarded_pps is not None:
+        tiles.insert(2, ("Conditional throughput", f"{_rate(found.forwarded_pps)} pps"))
+    if search.exceed_ratio is not None:
+        tiles.append(("Goal exceed ratio", f"{search.exceed_ratio:g}"))
+    if search.duration_sum_s is not None:
+        tiles.append(("Goal duration sum", _span(search.duration_sum_s)))
+    return tiles
+
+
+def _burst_tiles(found: BackToBackReport) -> list[tuple[str, str]]:
+    tiles = [("Rate", f"{_rate(found.rate_pps)} pps"), ("Repetitions", str(len(found.bursts)))]
+    if found.bursts:
+        tiles += [
+            ("Mean burst", f"{fmean(found.bursts):,.0f} frames"),
+            ("Shortest, longest", f"{min(found.bursts):,}, {max(found.bursts):,}"),
+            ("Standard deviation", f"{pstdev(found.bursts):,.0f} frames"),
+        ]
+    buffer = found.corrected_buffer_s
+    return [*tiles, ("Corrected buffer time", "not known" if buffer is None else duration(buffer * 1e9))]
+
+
+def _rows(report: TrafficReport, groups: Sequence[Group]) -> list[Row]:
+    names = list(dict.fromkeys(name for group in groups for name in _cells(report, group)))
+    return [
+        Row(group.name, group.anchor, {name: _cells(report, group).get(name, "") for name in names})
+        for group in groups
+    ]
+
+
+def _cells(report: TrafficReport, group: Group) -> dict[str, str]:
+    cells: dict[str, str] = {}
+    for view in group.views:
+        found = view.measurement
+        if isinstance(found, TargetReport):
+            cells |= {
+                "Asked for": _rate(found.trial.rate_pps),
+                "Verdict": found.verdict.outcome.value,
+                "Loss ratio": _share(found.trial.lost, found.trial.sent),
+            }
+        elif isinstance(found, RateSearchReport):
+            rate = found.found.rate_pps
+            cells[found.name.partition(" (")[0]] = (
+                found.verdict.outcome.value if rate is None else _rate(rate)
+            )
+        if view.latency:
+            cells["99 % within"] = duration(view.latency[-1][1].percentiles.get(99.0, 0))
+    sizes = group.views[0].measurement.sizes
+    predicted = [p.limits[0].pps for p in report.predictions if p.sizes == sizes and p.limits]
+    return cells | ({"Predicted": _rate(predicted[0])} if predicted else {})
+
+
+def _chief_culprits(report: TrafficReport) -> list[str]:
+    """Return what is behind the verdict: culprits of the measurements that decided it, each once."""
+    deciding = (m for m in report.measurements if m.verdict.outcome is report.verdict.outcome)
+    return list(dict.fromkeys(line for m in deciding for line in culprits_of(m)[:2]))[:5]
+
+
+def _per_second(series: SeriesReport) -> list[tuple[float, int, int, int, int]]:
+    count = len(series.sent)
+    step = max(1, round(1.0 / series.interval_s), -(-count // _MOST_ROWS))
+    columns = (series.intended, series.sent, series.received, series.lost)
+    return [
+        (i * series.interval_s, *(sum(column[i : i + step]) for column in columns))  # type: ignore[misc]
+        for i in range(0, count, step)
+    ]
+
+
+def _frames(sizes: SizesReport) -> str:
+    if len(sizes.shares) == 1:
+        return f"{sizes.shares[0][0]} bytes"
+    mix = ", ".join(f"{weight} of {size}" for size, weight in sizes.shares)
+    return f"{sizes.label} ({mix} bytes)"
+
+
+def _rate(pps: float) -> str:
+    return f"{pps:,.0f}" if pps < 1e6 else f"{pps / 1e6:,.3f} M"
+
+
+def _share(part: float, whole: float) -> str:
+    return f"{part / whole:.4%}" if whole and part else "0 %"
+
+
+def _span(seconds: float) -> str:
+    if seconds < 120:
+        return f"{seconds:.4g} s"
+    minutes, rest = divmod(round(seconds), 60)
+    return f"{minutes // 60} h {minutes % 60} min" if minutes >= 120 else f"{minutes} min {rest} s"
