@@ -1,6 +1,6 @@
 """``router-agent traffic``: the traffic check's commands.
 
-Those that a check runs on other hosts (`counters`) need nothing but the agent. Heavy modules are imported by
+Those that a check runs on the device (`counters`) need nothing but the agent. Heavy modules are imported by
 the commands that need them.
 """
 
@@ -66,6 +66,23 @@ def counters(
         return
     for name, value in found.items():
         print(f"{name} {value}")
+
+
+@traffic.command("generate", hidden=True)
+def generate() -> None:
+    """Send and receive for a controller on another host, which speaks to standard input and output."""
+    _need_extra()
+    from router_agent.traffic.generators.remote.serve import main
+
+    main()
+
+
+def _need_extra() -> None:
+    """Stop where the packages of a check are missing."""
+    try:
+        import hdrh.histogram  # noqa: F401
+    except ModuleNotFoundError as error:
+        _fail(USAGE, f"found no package {error.name!r}, expected it: pip install 'router-agent[traffic]'")
 
 
 def _source(kernel: bool, vpp: Path | None, namespace: str | None, ports: list[str] | None) -> CounterSource:

@@ -63,6 +63,13 @@ class Latency:
         """Return the histogram as HdrHistogram writes it (V2, compressed, base64), for other tools."""
         return str(self._histogram.encode().decode())
 
+    @classmethod
+    def decoded(cls, what: str, histogram: str) -> Latency:
+        """Return the latencies of a histogram that `encoded` has written."""
+        latency = cls(what)
+        latency._histogram = HdrHistogram.decode(histogram)
+        return latency
+
 
 def _rounded(nanoseconds: I64) -> I64:
     """Drop digits that the histogram does not keep, so that equal values meet before it is asked."""

@@ -137,7 +137,7 @@ class _Pipes:
         assert process.stderr is not None
         self._process = process
         self._stdin, self._stdout, self._stderr = process.stdin, process.stdout, process.stderr
-        self._writing = threading.Lock()
+        self._writing, self._reading = threading.Lock(), threading.Lock()
 
     def send(self, data: bytes) -> None:
         view = memoryview(data)
@@ -155,11 +155,14 @@ class _Pipes:
             self._stdin.close()
 
     def receive(self, most: int, timeout_s: float | None) -> bytes:
-        descriptor = self._stdout.fileno()
-        ready, _, _ = select.select([descriptor], [], [], timeout_s)
-        if not ready:
-            raise TimeoutError
-        return os.read(descriptor, most)
+        with self._reading:
+            if self._stdout.closed:
+                return b""
+            descriptor = self._stdout.fileno()
+            ready, _, _ = select.select([descriptor], [], [], timeout_s)
+            if not ready:
+                raise TimeoutError
+            return os.read(descriptor, most)
 
     def receive_error(self, most: int) -> bytes:
         data = os.read(self._stderr.fileno(), most)
@@ -184,6 +187,8 @@ class _Pipes:
             with suppress(ProcessLookupError):
                 os.killpg(self._process.pid, signal.SIGKILL)
         self._process.wait()
-        with self._writing:
-            self._stdin.close()
-        self._stdout.close()
+        # nobody is left at the other ends, so who reads or writes is through with it
+        for lock, end in ((self._writing, self._stdin), (self._reading, self._stdout)):
+            if lock.acquire(timeout=_GRACE_S):
+                end.close()
+                lock.release()

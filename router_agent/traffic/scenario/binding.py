@@ -46,10 +46,12 @@ Id: TypeAlias = Annotated[int, Field(strict=True, ge=0, le=0xFFFFFFFF)]
 
 
 class SshAccess(Model):
-    """A host that is reached over ssh; its host key must be known."""
+    """A host that is reached over ssh, as ssh_config says; its host key must be known."""
 
     host: str = Field(min_length=1, description="Name or address.")
-    port: Annotated[int, Field(strict=True, ge=1, le=65535)] = Field(default=22, description="TCP port.")
+    port: Annotated[int, Field(strict=True, ge=1, le=65535)] | None = Field(
+        default=None, description="TCP port; that of ssh_config, or 22, when null."
+    )
     user: str | None = Field(default=None, description="Login name; that of who runs the check when null.")
     key_file: Path | None = Field(
         default=None, description="Private key file; the agent's keys and the default files when null."

@@ -1,0 +1,1 @@
+"""A generator that runs on another host, whatever it is made of."""
