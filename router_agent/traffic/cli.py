@@ -1,6 +1,7 @@
 """``router-agent traffic``: the traffic check's commands.
 
-Those that a check runs on the device (`counters`) need nothing but the agent. Heavy modules are imported by
+Those that a check runs on the device (`counters`, `device`, `environment`) need nothing but the
+agent. Heavy modules are imported by
 the commands that need them.
 """
 
@@ -66,6 +67,45 @@ def counters(
         return
     for name, value in found.items():
         print(f"{name} {value}")
+
+
+@traffic.command("device")
+def device(
+    namespace: Annotated[str | None, typer.Option(help="Network namespace that forwards.")] = None,
+    compare: Annotated[
+        Path | None, typer.Option(help="Compare with what this printed before; - is standard input.")
+    ] = None,
+    put_back: Annotated[
+        bool, typer.Option("--put-back", help="Put back settings and links that are not as they were.")
+    ] = False,
+) -> None:
+    """Print links, settings and route counts of this host, or what is not as it was. Exits 1 then."""
+    from pydantic import ValidationError
+
+    from router_agent.traffic import device_state
+
+    try:
+        if compare is None:
+            print(device_state.read_state(namespace).model_dump_json())
+            return
+        text = sys.stdin.read() if str(compare) == "-" else compare.read_text()
+        before = device_state.DeviceState.model_validate_json(text)
+        done = device_state.put_back(before, namespace) if put_back else []
+        left = device_state.differences(before, device_state.read_state(namespace))
+    except (OSError, ValidationError) as error:
+        _fail(USAGE, f"{compare} is not what 'router-agent traffic device' printed: {error}")
+    except device_state.DeviceStateError as error:
+        _fail(FAILED, str(error))
+    print(jsonlib.dumps({"as_found": not (done or left), "put_back": done, "different": left}))
+    raise typer.Exit(1 if left else 0)
+
+
+@traffic.command("environment")
+def environment() -> None:
+    """Print what this host is: kernel, processors, NICs, versions, hashes of configurations."""
+    from router_agent.traffic.report.environment import this_host
+
+    print(this_host().model_dump_json())
 
 
 @traffic.command("generate", hidden=True)
