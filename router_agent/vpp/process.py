@@ -78,6 +78,7 @@ memory {{
 statseg {{
   socket-name {runtime_dir}/stats.sock
   size {statseg}
+  per-node-counters on
   page-size 4k
 }}
 buffers {{

@@ -288,7 +288,7 @@ KNOWN = {
     "unix": r"nodaemon|nosyslog|nobanner|runtime-dir \S+|cli-listen \S+|gid \w+|poll-sleep-usec \d+",
     "socksvr": r"socket-name \S+",
     "api-segment": r"prefix \S+|gid \w+",
-    "statseg": r"socket-name \S+|size \d+[KMG]|page-size \S+",
+    "statseg": r"socket-name \S+|size \d+[KMG]|page-size \S+|per-node-counters on",
     "memory": r"main-heap-size \d+[KMG]|main-heap-page-size \S+",
     "buffers": r"buffers-per-numa \d+|page-size \S+",
     "l3fib": r"(fib-entry|load-balance|ip4-mtrie)-pool-size \d+",

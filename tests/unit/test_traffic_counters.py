@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import time
 from contextlib import suppress
 from pathlib import Path
 
@@ -13,10 +15,13 @@ from router_agent.traffic.counters.kernel import (
     HostBacklog,
     KernelForwarder,
     PortCounters,
+    parse_cpus,
     parse_dev,
     parse_lines,
     parse_pairs,
+    parse_softnet,
 )
+from router_agent.traffic.counters.schedule import Scheduling, waiting_share
 from router_agent.traffic.counters.source import CounterError, Side
 from router_agent.traffic.counters.vpp import VppForwarder
 
@@ -139,3 +144,36 @@ def test_this_kernel_can_be_read() -> None:
     counters = KernelForwarder(None).read()
     assert {"dev.lo.rx_packets", "Ip.InReceives", "IpExt.InNoRoutes"} <= set(counters)
     assert set(HostBacklog().read()) == {"dropped", "time_squeeze"}
+
+
+def test_tables_by_cpu_are_summed() -> None:
+    conntrack = """\
+entries  clashres found new invalid ignore delete chainlength insert insert_failed drop early_drop
+00000009  00000000 00000000 00000000 0000004a 00000000 00000000 00000000 00000000 00000001 000000ff 00000000
+00000009  00000000 00000000 00000000 0000004a 00000000 00000000 00000000 00000000 00000000 00000001 00000000
+"""
+    found = parse_cpus(conntrack)
+    assert (found["drop"], found["insert_failed"], found["invalid"]) == (256, 1, 148)
+    softnet = "0000272d 00000003 00000001 0 0\n000034d9 00000000 00000010 0 0\n"
+    assert parse_softnet(softnet) == {"dropped": 3, "time_squeeze": 17}
+
+
+def test_a_process_that_runs_is_seen_to_run() -> None:
+    source = Scheduling(lambda: [os.getpid(), 2**22 + 1])
+    before = source.read()
+    assert before[f"{2**22 + 1}.ran_ns"] == 0, "there is no such process"
+    until = time.process_time() + 0.05
+    while time.process_time() < until:
+        pass
+    grown = source.read()[f"{os.getpid()}.ran_ns"] - before[f"{os.getpid()}.ran_ns"]
+    assert grown >= 40_000_000
+    assert source.drops({"1.waited_ns": 5}) == []
+
+
+def test_the_share_of_waiting_is_that_of_who_waited_most() -> None:
+    moved = {
+        Scheduling.name: {"1.waited_ns": 500_000_000, "2.waited_ns": 1_000_000_000, "3.ran_ns": 9 * 10**9}
+    }
+    assert waiting_share(moved, 4.0) == 0.25
+    assert waiting_share(moved, 0.5) == 1.0
+    assert waiting_share(moved, 0.0) == waiting_share({}, 4.0) == 0.0

@@ -93,6 +93,18 @@ def test_a_restarted_source_counts_from_zero() -> None:
     assert grown({"a": 100, "b": 5}, {"a": 7, "b": 5, "c": 2}) == {"a": 7, "b": 0, "c": 2}
 
 
+def test_a_source_most_of_whose_counters_went_back_was_restarted() -> None:
+    class Anew(Counters):
+        def drops(self, growth: Mapping[str, int]) -> list[DropClass]:
+            return []
+
+    restarted = Anew("VPP", [{"rx": 100, "tx": 90, "uptime": 5}, {"rx": 7, "tx": 3, "uptime": 6}])
+    gauge = Anew("kernel", [{"sessions": 9, "rx": 1, "tx": 1}, {"sessions": 5, "rx": 8, "tx": 8}])
+    keeper = LedgerKeeper([restarted, gauge])
+    keeper.open()
+    assert keeper.close(trial()).restarted == ("VPP",)
+
+
 class Counters:
     """A source whose readings are scripted."""
 

@@ -181,3 +181,15 @@ def test_a_clock_step_is_told_from_a_late_reading(monkeypatch: pytest.MonkeyPatc
     for change, told in ((900_000, 0), (-1_500_000, -1_500_000), (3_600_000_000_000, 3_600_000_000_000)):
         monkeypatch.setattr(clock, "realtime_offset_ns", lambda change=change: watch.offset_ns + change)
         assert watch.step_ns() == told
+
+
+def test_losses_are_listed_with_their_destination_and_interval(monkeypatch: pytest.MonkeyPatch) -> None:
+    lanes = [lane(0, [0, 2], 5), lane(8, [1], 3)]
+    seen = np.ones(16, np.uint8)
+    seen[[1, 4, 10]] = 0
+    found = account.losses(lanes, seen)
+    assert found is not None
+    # the first lane sends 2 and 3 packets in its intervals, the second 1 and 2
+    assert [*zip(found.rows.tolist(), found.intervals.tolist(), strict=True)] == [(2, 0), (0, 1), (1, 1)]
+    monkeypatch.setattr(account, "MOST_LOSSES", 2)
+    assert account.losses(lanes, seen) is None

@@ -29,6 +29,13 @@ _DEV_COLUMNS = {
     "tx_dropped": 11,
 }
 
+_STAT_TABLES = {
+    "stat/nf_conntrack": "nf_conntrack",
+    "stat/arp_cache": "neighbour",
+    "stat/ndisc_cache": "neighbour",
+}
+_STAT_COLUMNS = frozenset(("drop", "early_drop", "insert_failed", "unresolved_discards", "table_fulls"))
+
 _IP4_DROPS = {
     "Ip.InHdrErrors": "IPv4 header errors or hop limit exceeded",
     "Ip.InAddrErrors": "IPv4 destination not acceptable",
@@ -79,6 +86,18 @@ def parse_lines(text: str) -> dict[str, int]:
     return {row[0]: _number(row[1]) for row in rows if len(row) == 2}
 
 
+def parse_cpus(text: str) -> dict[str, int]:
+    """Parse a table of /proc/net/stat: a line of names, then one of hexadecimal numbers for each CPU."""
+    names, *rows = (line.split() for line in text.splitlines())
+    return {name: sum(int(row[i], 16) for row in rows) for i, name in enumerate(names)}
+
+
+def parse_softnet(text: str) -> dict[str, int]:
+    """Parse drops and squeezes of all CPUs from /proc/net/softnet_stat (net/core/net-procfs.c)."""
+    rows = [[int(column, 16) for column in line.split()[:3]] for line in text.splitlines()]
+    return {"dropped": sum(row[1] for row in rows), "time_squeeze": sum(row[2] for row in rows)}
+
+
 def parse_dev(text: str) -> dict[str, int]:
     """Parse /proc/net/dev into ``dev.INTERFACE.COUNTER``.
 
@@ -125,7 +144,7 @@ class KernelForwarder:
                 if f"dev.{port}.rx_packets" not in counters:
                     raise CounterError(f"{self.name}: there is no interface {port!r}")
         counters |= parse_pairs(texts["snmp"]) | parse_pairs(texts["netstat"]) | parse_lines(texts["snmp6"])
-        return counters
+        return counters | _evidence(self._namespace)
 
     def drops(self, growth: Mapping[str, int]) -> list[DropClass]:
         """Return the drop classes of the device; see `source.CounterSource`."""
@@ -144,6 +163,9 @@ class KernelForwarder:
         where = "forwarded but left by no port (neighbour unresolved)"
         return [
             *classes,
+            DropClass(
+                "conntrack: table full", growth.get("nf_conntrack.drop", 0), Side.DEVICE, "nf_conntrack drop"
+            ),
             DropClass(f"IPv4 {what}", silent4, Side.DEVICE, "Ip: in - delivered - forwarded", derived=True),
             DropClass(f"IPv6 {what}", silent6, Side.DEVICE, "Ip6: in - delivered - forwarded", derived=True),
             DropClass(where, unsent, Side.DEVICE, "Ip forwarded - dev transmitted", derived=True),
@@ -244,11 +266,7 @@ class HostBacklog:
 
     def read(self) -> dict[str, int]:
         """Return drops and squeezes of all CPUs; see `source.CounterSource`."""
-        rows = [
-            [int(column, 16) for column in line.split()[:3]]
-            for line in Path("/proc/net/softnet_stat").read_text().splitlines()
-        ]
-        return {"dropped": sum(row[1] for row in rows), "time_squeeze": sum(row[2] for row in rows)}
+        return parse_softnet(Path("/proc/net/softnet_stat").read_text())
 
     def drops(self, growth: Mapping[str, int]) -> list[DropClass]:  # noqa: ARG002
         """Return nothing; see the class."""
@@ -289,6 +307,23 @@ def proc_net(namespace: str | None, names: Iterable[str]) -> dict[str, str]:
             return {name: (base / name).read_text() for name in names}
     except (OSError, NamespaceError) as error:
         raise CounterError(f"counters of namespace {namespace}: {error}") from error
+
+
+def _evidence(namespace: str | None) -> dict[str, int]:
+    """Return the backlog's counters, conntrack's and those of neighbour tables; what the kernel has of them.
+
+    The backlog and the neighbour tables are the host's, whatever the namespace.
+    """
+    counters: dict[str, int] = {}
+    for table, label in _STAT_TABLES.items():
+        try:
+            found = parse_cpus(proc_net(namespace, (table,))[table])
+        except CounterError:  # no such module, or IPv6 is off
+            continue
+        for name in _STAT_COLUMNS & found.keys():
+            counters[f"{label}.{name}"] = counters.get(f"{label}.{name}", 0) + found[name]
+    softnet = parse_softnet(proc_net(namespace, ("softnet_stat",))["softnet_stat"])
+    return counters | {f"softnet.{name}": n for name, n in softnet.items()}
 
 
 def _silent(

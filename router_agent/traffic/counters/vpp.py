@@ -5,6 +5,10 @@ but also counts what is no drop. So the reasons are entered as far as /if/drops 
 they leave of it has no reason. Outside of it are /if/rx-miss, rx-no-buf, rx-error and tx-error
 (vnet/interface.h). "no error" is VPP's reason for a FIB entry that drops.
 
+What the threads did is evidence: /sys/node/{calls,vectors,clocks,suspends}, by thread and graph node. VPP has
+them with ``statseg { per-node-counters on }`` and renews them every 10 s (``update-interval``), which
+/sys/heartbeat counts.
+
 An af_packet port (``host-X``) has the kernel's port X below it: what that one received and VPP did not take
 is a class of its own, as the kernel does not say how often VPP's ring was full.
 """
@@ -34,6 +38,7 @@ _OUTSIDE = {
 }
 _NO_DROP = ("af-packet-input/", "ip4-icmp-error/", "ip6-icmp-error/")
 _NO_REASON = "no error"
+_NODE_COUNTERS = ("calls", "vectors", "clocks", "suspends")
 
 
 class VppForwarder:
@@ -61,7 +66,7 @@ class VppForwarder:
         stats = VPPStats(str(self._socket))
         try:
             stats.connect()
-            counters = _interfaces(stats) | _errors(stats)
+            counters = _interfaces(stats) | _errors(stats) | _nodes(stats)
         except Exception as error:  # vpp_papi raises bare Exception for a wrong segment version
             raise CounterError(f"cannot read the stats segment of {self.name}: {error}") from error
         finally:
@@ -103,6 +108,22 @@ def _errors(stats: Any) -> dict[str, int]:
             columns[table] = [sum(cells) for cells in zip_longest(*threads, fillvalue=0)]
         if column < len(columns[table]) and (count := columns[table][column]):
             counters[name] = count
+    return counters
+
+
+def _nodes(stats: Any) -> dict[str, int]:
+    """Return what graph nodes did, as ``/sys/node/COUNTER/THREAD/NODE``; node names may have slashes."""
+    counters = {"/sys/heartbeat": int(stats["/sys/heartbeat"])}
+    if "/sys/node/names" not in stats.directory:
+        return counters
+    names = [str(name) for name in stats["/sys/node/names"]]
+    for kind in _NODE_COUNTERS:
+        for thread, cells in enumerate(stats[f"/sys/node/{kind}"]):
+            counters.update(
+                (f"/sys/node/{kind}/{thread}/{name}", int(n))
+                for name, n in zip(names, cells, strict=False)
+                if n
+            )
     return counters
 
 

@@ -24,12 +24,14 @@ class Ledger:
         received: distinct packets that came back.
         drops: named classes with a count above zero, largest first.
         moved: every counter that moved during the trial, by source, as evidence.
+        restarted: sources that count anew: they, or their ports, were made anew meanwhile.
     """
 
     sent: int
     received: int
     drops: tuple[DropClass, ...]
     moved: dict[str, dict[str, int]]
+    restarted: tuple[str, ...] = ()
 
     @property
     def lost(self) -> int:
@@ -81,11 +83,15 @@ class LedgerKeeper:
             for port, count in result.tester_drops.items()
         ]
         moved: dict[str, dict[str, int]] = {}
+        restarted: list[str] = []
         for source, before in zip(self._sources, self._before, strict=True):
-            growth = grown(before, source.read())
+            after = source.read()
+            growth = grown(before, after)
             classes += source.drops(growth)
             moved[source.name] = {name: n for name, n in growth.items() if n}
-        return balance(result.sent, result.received, classes, moved)
+            if _restarted(before, after):
+                restarted.append(source.name)
+        return balance(result.sent, result.received, classes, moved, tuple(restarted))
 
 
 def grown(before: Mapping[str, int], after: Mapping[str, int]) -> dict[str, int]:
@@ -97,8 +103,18 @@ def grown(before: Mapping[str, int], after: Mapping[str, int]) -> dict[str, int]
     return {name: after[name] if n < 0 else n for name, n in growth.items()}
 
 
+def _restarted(before: Mapping[str, int], after: Mapping[str, int]) -> bool:
+    """Return whether more counters went back than went on; some are gauges, and go both ways."""
+    back = sum(after[name] < before.get(name, 0) for name in after)
+    return back > sum(after[name] > before.get(name, 0) for name in after)
+
+
 def balance(
-    sent: int, received: int, classes: Sequence[DropClass], moved: dict[str, dict[str, int]] | None = None
+    sent: int,
+    received: int,
+    classes: Sequence[DropClass],
+    moved: dict[str, dict[str, int]] | None = None,
+    restarted: tuple[str, ...] = (),
 ) -> Ledger:
     """Return the ledger of these classes; see the module's text for derived ones."""
     exact = [drop for drop in classes if drop.count > 0 and not drop.derived]
@@ -110,4 +126,4 @@ def balance(
             entries.append(DropClass(drop.name, count, drop.side, drop.source, derived=True))
             left -= count
     entries.sort(key=lambda drop: -drop.count)
-    return Ledger(sent, received, tuple(entries), moved or {})
+    return Ledger(sent, received, tuple(entries), moved or {}, restarted)

@@ -9,11 +9,21 @@ from __future__ import annotations
 from dataclasses import dataclass
 from enum import StrEnum
 
+from router_agent.traffic.counters.schedule import waiting_share
 from router_agent.traffic.counters.source import Side
 from router_agent.traffic.generators.generator import TrialResult
 from router_agent.traffic.judgement.ledger import Ledger
 from router_agent.traffic.judgement.proof import Proof
 from router_agent.traffic.scenario import Goal
+
+BURST = 1.5
+"""Intervals in which so many times the rate was sent are bursts."""
+
+_BURST_S, _LEAST_BURST = 0.1, 32
+"""Such intervals are so long, and so many packets more: sending always goes by small lots."""
+
+WAITING = 0.1
+"""A process of the tester that waits for a CPU for so much of a trial is worth a note."""
 
 
 class Outcome(StrEnum):
@@ -118,6 +128,19 @@ def _unoffered(trial: TrialResult, goal: Goal) -> str:
     )
 
 
+def _lost_in_bursts(trial: TrialResult) -> int:
+    """Return the packets lost of those that the generator sent to catch up with what it was late with.
+
+    A generator that was held up sends the rest faster than it was asked to, and a device that drops some of
+    that has not been shown to fail at the rate. 0 where nobody knows when lost packets were sent.
+    """
+    if trial.by_destination is None:
+        return 0
+    series = trial.series.per(_BURST_S)
+    caught_up = series.sent > BURST * series.intended + _LEAST_BURST
+    return int(series.lost[caught_up].sum())
+
+
 def _judge_loss(trial: TrialResult, ledger: Ledger, allowed: int, notes: tuple[str, ...]) -> Verdict:
     tester = ledger.dropped(Side.TESTER)
     if trial.lost - tester <= allowed:
@@ -126,6 +149,14 @@ def _judge_loss(trial: TrialResult, ledger: Ledger, allowed: int, notes: tuple[s
             Outcome.INVALID,
             f"the tester was the limit: of {trial.lost:,} packets missing it dropped {tester:,} itself "
             f"({worst.name}: {worst.count:,})",
+            notes,
+        )
+    bursts = _lost_in_bursts(trial)
+    if trial.lost - bursts <= allowed:
+        return Verdict(
+            Outcome.INVALID,
+            f"the generator was the limit: {bursts:,} of {trial.lost:,} packets lost were sent in bursts, "
+            f"when it was late and sent at more than {BURST:g} times the rate",
             notes,
         )
     where = (
@@ -154,6 +185,10 @@ def _notes(trial: TrialResult, ledger: Ledger) -> tuple[str, ...]:
     notes: list[str] = []
     if trial.unsent:
         notes.append(f"{trial.unsent:,} packets were not sent ({_share(trial.unsent, trial.intended)})")
+    waiting = waiting_share(ledger.moved, trial.offered_s)
+    if waiting >= WAITING:
+        notes.append(f"a process of the tester waited for a CPU for {waiting:.0%} of the trial")
+    notes += [f"{name} counts anew: it was restarted, or its ports were" for name in ledger.restarted]
     if trial.duplicates:
         notes.append(f"{trial.duplicates:,} packets arrived more than once")
     if trial.reordered:

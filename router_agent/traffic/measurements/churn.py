@@ -21,10 +21,12 @@ from numpy.typing import NDArray
 from router_agent.model import I64
 from router_agent.traffic.counters.source import Side
 from router_agent.traffic.generators.generator import Generator, GeneratorError, Running, Series, TrialResult
+from router_agent.traffic.judgement.culprits import name_culprits
 from router_agent.traffic.judgement.ledger import Ledger, LedgerKeeper
+from router_agent.traffic.judgement.route_change import RouteChange
 from router_agent.traffic.judgement.verdict import Outcome, Verdict, judge_trial, offered
 from router_agent.traffic.measurements.results import Batch, Blocked, ChurnRun
-from router_agent.traffic.measurements.trial import Explain, Progress, silent
+from router_agent.traffic.measurements.trial import Progress, silent
 from router_agent.traffic.scenario import ChurnBudget, FrameSizes, Goal
 
 Clock: TypeAlias = Callable[[], float]
@@ -57,7 +59,6 @@ def measure_churn(
     before_s: float = BEFORE_S,
     after_s: float = AFTER_S,
     most_s: float = MOST_S,
-    explain: Explain | None = None,
     progress: Progress = silent,
 ) -> ChurnRun:
     """Send traffic while routes are changed.
@@ -76,7 +77,6 @@ def measure_churn(
         before_s: how long traffic flows before the first change.
         after_s: how long it flows after the last.
         most_s: the traffic ends by itself after so long.
-        explain: names culprits; None names none.
         progress: told of every batch.
 
     Raises:
@@ -98,7 +98,7 @@ def measure_churn(
             f"traffic ended by itself after {most_s:g} s, {elapsed - most_s:.1f} s before the route changes "
             "were over: make fewer changes, or let it last longer"
         )
-    return analyse(sizes, trial, keeper.close(trial), batches, goal, explain)
+    return analyse(sizes, trial, keeper.close(trial), batches, goal)
 
 
 def analyse(
@@ -107,7 +107,6 @@ def analyse(
     ledger: Ledger,
     batches: Sequence[Batch],
     goal: Goal,
-    explain: Explain | None = None,
 ) -> ChurnRun:
     """Return what route changes cost, of a trial that ran meanwhile; see `measure_churn`."""
     batches = tuple(sorted(batches, key=lambda batch: batch.at_s))
@@ -130,9 +129,12 @@ def analyse(
         convergence_resolution_s=resolution_s,
         lost=lost,
         budget=goal.churn,
-        culprits=tuple(explain(trial, ledger)) if explain else (),
     )
-    return replace(run, verdict=_judge(run, goal))
+    return replace(
+        run,
+        verdict=_judge(run, goal),
+        culprits=name_culprits(trial, ledger, route_changes(run)) if lost or blocked else (),
+    )
 
 
 def blocked_times(series: Series, *, followed: bool = True) -> tuple[tuple[Blocked, ...], float]:
@@ -189,6 +191,19 @@ def lost_by_fault(trial: TrialResult, batches: Sequence[Batch]) -> I64 | None:
         excused |= (at_s > batch.at_s) & (at_s <= until) & unreachable[trial.losses.rows]
     faults = np.bincount(trial.losses.rows[~excused], minlength=len(lost))
     return np.asarray(faults, np.int64)
+
+
+def route_changes(run: ChurnRun) -> tuple[RouteChange, ...]:
+    """Return the batches with what followed each until the next one."""
+    ends = [*(batch.at_s for batch in run.batches[1:]), float("inf")]
+    changes: list[RouteChange] = []
+    for batch, end, lost in zip(run.batches, ends, lost_after(run), strict=True):
+        # a time may have begun within the resolution before the batch that it is due to
+        begin = batch.at_s - run.blocked_resolution_s
+        blocked = [b.seconds for b in run.blocked if begin <= b.at_s < end - run.blocked_resolution_s]
+        what = f"{batch.changes:,} {batch.what}"
+        changes.append(RouteChange(batch.at_s, what, max(blocked, default=0.0), lost))
+    return tuple(changes)
 
 
 def lost_after(run: ChurnRun) -> tuple[int, ...]:

@@ -11,6 +11,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 
 from router_agent.traffic.generators.generator import TrialResult
+from router_agent.traffic.judgement.culprits import name_culprits
 from router_agent.traffic.judgement.ledger import Ledger
 from router_agent.traffic.judgement.verdict import Outcome, Verdict
 from router_agent.traffic.measurements.results import RateSearch
@@ -87,7 +88,7 @@ def search_rates(
     *,
     wanted_pps: float | None = None,
     unsent_ratio: float = Goal().unsent_ratio,
-    explain: Explain | None = None,
+    explain: Explain = name_culprits,
     progress: Progress = silent,
 ) -> tuple[RateSearch, ...]:
     """Search for the rates of all goals at once and judge them.
@@ -99,7 +100,7 @@ def search_rates(
         goals: what to look for.
         wanted_pps: the rate that each must reach to pass; None passes whatever is found.
         unsent_ratio: see `Goal`.
-        explain: names the culprits of the slowest trial that missed a goal; None names none.
+        explain: names the culprits of the slowest trial that missed a goal.
         progress: told of every trial; its done share is that of the time allowed.
 
     Returns:
@@ -131,7 +132,7 @@ def search_rates(
             goal.final_trial_s,
             result,
             judge_rate(result, wanted_pps),
-            tuple(explain(*slowest[goal])) if explain and goal in slowest else (),
+            tuple(explain(*slowest[goal])) if goal in slowest else (),
             goal.exceed_ratio,
             goal.duration_sum_s,
             goal.relative_width,

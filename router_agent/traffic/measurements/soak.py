@@ -8,6 +8,7 @@ from __future__ import annotations
 import numpy as np
 
 from router_agent.traffic.generators.generator import Series
+from router_agent.traffic.judgement.culprits import name_culprits
 from router_agent.traffic.judgement.verdict import Outcome, Verdict, judge_trial
 from router_agent.traffic.measurements.results import Soak
 from router_agent.traffic.measurements.trial import Explain, Progress, RunTrial, silent
@@ -27,7 +28,7 @@ def soak(
     duration_s: float = SOAK_S,
     *,
     goal: Goal,
-    explain: Explain | None = None,
+    explain: Explain = name_culprits,
     progress: Progress = silent,
 ) -> Soak:
     """Offer a rate for long and judge it.
@@ -38,7 +39,7 @@ def soak(
         rate_pps: offered load.
         duration_s: how long.
         goal: what is good enough.
-        explain: names culprits; None names none.
+        explain: names culprits.
         progress: told of the beginning and the end.
     """
     progress("soak", 0.0, f"{rate_pps:,.0f} pps for {duration_s:g} s")
@@ -60,7 +61,7 @@ def soak(
         variation_of(seconds),
         max(0, lost),
         verdict,
-        tuple(explain(trial, ledger)) if explain else (),
+        tuple(explain(trial, ledger)),
     )
 
 

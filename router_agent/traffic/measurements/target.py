@@ -5,6 +5,7 @@ It comes first, because it answers the question of a gate in seconds; a search t
 
 from __future__ import annotations
 
+from router_agent.traffic.judgement.culprits import name_culprits
 from router_agent.traffic.judgement.verdict import judge_trial
 from router_agent.traffic.measurements.results import Target
 from router_agent.traffic.measurements.trial import Explain, Progress, RunTrial, silent
@@ -24,7 +25,7 @@ def check_target(
     duration_s: float = TARGET_S,
     *,
     goal: Goal,
-    explain: Explain | None = None,
+    explain: Explain = name_culprits,
     progress: Progress = silent,
 ) -> Target:
     """Offer the target rate once and judge it.
@@ -35,11 +36,11 @@ def check_target(
         rate_pps: the target, all sending ports together.
         duration_s: `TARGET_S`, or `RFC2544_S` for a trial as RFC 2544 wants it.
         goal: what is good enough.
-        explain: names culprits; None names none.
+        explain: names culprits.
         progress: told of the beginning and the end.
     """
     progress("trial", 0.0, f"{rate_pps:,.0f} pps for {duration_s:g} s")
     trial, ledger = run(rate_pps, duration_s)
     verdict = judge_trial(trial, ledger, goal)
     progress("trial", 1.0, verdict.reason)
-    return Target(sizes, trial, ledger, verdict, tuple(explain(trial, ledger)) if explain else ())
+    return Target(sizes, trial, ledger, verdict, tuple(explain(trial, ledger)))

@@ -12,10 +12,13 @@ from dataclasses import dataclass
 import numpy as np
 
 from router_agent.model import I64, U8
-from router_agent.traffic.generators.generator import ByDestination, Series
+from router_agent.traffic.generators.generator import ByDestination, Losses, Series
 from router_agent.traffic.generators.latency import Latency
 from router_agent.traffic.generators.sockets.pacing import Pacer
 from router_agent.traffic.generators.sockets.sampling import described
+
+MOST_LOSSES = 4_000_000
+"""Lost packets that are listed one by one: 64 MB."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -84,6 +87,19 @@ def series(lanes: Sequence[Lane], seen: U8, arrivals: I64, interval_ns: int) -> 
     busy = np.flatnonzero(sent + arrivals + planned)
     used = int(busy[-1]) + 1 if len(busy) else 0
     return Series(interval_ns / 1e9, planned[:used], sent[:used], arrivals[:used].copy(), lost[:used])
+
+
+def losses(lanes: Sequence[Lane], seen: U8) -> Losses | None:
+    """Return every lost packet; None of more than `MOST_LOSSES`."""
+    missing = [np.flatnonzero(lane.marks(seen) == 0) for lane in lanes]
+    if sum(map(len, missing)) > MOST_LOSSES:
+        return None
+    rows = [lane.rows[gone % len(lane.rows)] for lane, gone in zip(lanes, missing, strict=True)]
+    intervals = [
+        np.searchsorted(np.cumsum(lane.intervals), gone, side="right")
+        for lane, gone in zip(lanes, missing, strict=True)
+    ]
+    return Losses(np.concatenate(rows).astype(np.int64), np.concatenate(intervals).astype(np.int64))
 
 
 def latency(lanes: Sequence[Lane], arrivals: Sequence[I64], shift: int) -> Latency:

@@ -19,6 +19,7 @@ import numpy as np
 
 from router_agent.model import I64, U8
 from router_agent.traffic.counters.kernel import HostBacklog, PortCounters
+from router_agent.traffic.counters.schedule import Scheduling
 from router_agent.traffic.counters.source import CounterSource
 from router_agent.traffic.generators.frames import Frames, build, signature_offset
 from router_agent.traffic.generators.generator import GeneratorError, Snapshot, TrialResult
@@ -91,9 +92,9 @@ class SocketsGenerator:
 
     @property
     def counters(self) -> tuple[CounterSource, ...]:
-        """Counters of the kernel interfaces under the ports, and of this host's backlog."""
-        ports = self.endpoints.ports
-        return PortCounters((p.name, p.interface, p.namespace) for p in ports), HostBacklog()
+        """Counters of the kernel interfaces under the ports, this host's backlog, the workers' CPU times."""
+        ports = PortCounters((p.name, p.interface, p.namespace) for p in self.endpoints.ports)
+        return ports, HostBacklog(), Scheduling(lambda: self.process_ids)
 
     @property
     def senders(self) -> list[WorkerProcess]:
@@ -416,6 +417,7 @@ class SocketsRunning:
             series=account.series(lanes, seen, arrivals, self._interval_ns),
             received_by_port=tuple(account.received(lanes, port) for port in ports),
             by_destination=account.by_destination(lanes, ports, len(self._owner.scenario.destinations)),
+            losses=account.losses(lanes, seen),
             latency=account.latency(lanes, [board.times for board in self._received], stream.shift),
             tester_drops=drops,
             refused=int(sum(board.counters[tx.REFUSED] for board in self._sent)),
