@@ -17,6 +17,9 @@ ifneq ($(shell $(PYTHON) -c 'import ensurepip, venv' >/dev/null 2>&1 || echo mis
 PACKAGES += python3-venv
 endif
 
+# DPDK's test program and its drivers, which the traffic check can send and receive with.
+DPDK_PACKAGES := dpdk-dev librte-meta-net
+
 # The environment is made anew when one of these changes; the stamp's name is their checksum.
 KEY := $(shell { cat requirements.txt pyproject.toml; $(PYTHON) --version; pwd; } 2>&1 | sha256sum | cut -c1-16)
 STAMP := $(VENV)/set-up-$(KEY)
@@ -97,6 +100,7 @@ compare-docs: setup ## put the figures of both into docs/comparison.md
 	$(BIN)/python -m tests.guest.comparison.report build/comparison.json build/comparison-bare.json docs/comparison.md
 
 .PHONY: test
+test: PACKAGES += $(DPDK_PACKAGES)
 test: lint ## lint, types, unit and integration tests
 	$(BIN)/pytest tests/unit tests/integration $(ARGS)
 
