@@ -78,6 +78,6 @@ def capture(heads: U8, lengths: I64) -> Capture:
 
 def of_stream(frames: Frames) -> Capture:
     """Return one round of a stream, with sequence numbers from 0 on."""
-    heads = np.empty_like(frames.data)
-    frames.fill(heads, 0)
-    return capture(heads, np.full(len(heads), heads.shape[1], np.int64))
+    heads = np.empty_like(frames.heads)
+    frames.fill(heads, 0, 0)
+    return capture(heads, frames.lengths)

@@ -42,5 +42,11 @@ def _sockets(scenario: Scenario, endpoints: Endpoints, _: GeneratorBinding) -> G
     return SocketsGenerator(scenario, endpoints)
 
 
-MAKERS: dict[str, Maker] = {"sockets": _sockets}
+def _testpmd(scenario: Scenario, endpoints: Endpoints, _: GeneratorBinding) -> Generator:
+    from router_agent.traffic.generators.testpmd.generator import TestpmdGenerator
+
+    return TestpmdGenerator(scenario, endpoints)
+
+
+MAKERS: dict[str, Maker] = {"sockets": _sockets, "testpmd": _testpmd}
 """Makers by kind."""

@@ -24,6 +24,8 @@ ETHDEV = (
     "oerrors",
     "rx_nombuf",
 )
+TAKEN = "taken"
+"""Packets that testpmd had for a port to send."""
 
 _DROPS = {
     "imissed": "no room in the receive queue",
@@ -57,9 +59,11 @@ class TestpmdCounters:
         found = {
             f"{port.name}.{counter}": int(row[counter])
             for port, row in zip(self._ports, rows, strict=True)
-            for counter in ETHDEV
+            for counter in (*ETHDEV, TAKEN)
         }
-        for port in self._kernel_ports():
+        for port in self._ports:
+            if port.wire is not Wire.KERNEL:
+                continue
             below = parse_dev(proc_net(port.namespace, ("dev",))["dev"])
             for counter in _KERNEL:
                 key = f"dev.{port.interface}.{counter}"
@@ -80,12 +84,21 @@ class TestpmdCounters:
             for port in self._ports
             for counter, words in _DROPS.items()
         ]
-        for port in self._kernel_ports():
-            classes += _below(port, growth)
+        for port in self._ports:
+            if port.wire is Wire.KERNEL:
+                classes += _below(port, growth)
+            elif port.wire is Wire.MEMIF:
+                classes.append(_ring(port, growth))
         return classes
 
-    def _kernel_ports(self) -> list[Port]:
-        return [port for port in self._ports if port.wire is Wire.KERNEL]
+
+def _ring(port: Port, growth: Mapping[str, int]) -> DropClass:
+    """Return what a memif had no room for: its ring is the device's receive queue."""
+    taken, sent = (growth.get(f"{port.name}.{counter}", 0) for counter in (TAKEN, "opackets"))
+    source = f"{port.name} {TAKEN} - opackets"
+    return DropClass(
+        f"device did not empty the memif of port {port.name} in time", taken - sent, Side.DEVICE, source
+    )
 
 
 def _below(port: Port, growth: Mapping[str, int]) -> list[DropClass]:

@@ -14,6 +14,7 @@ from pathlib import Path
 
 from router_agent.namespaces import NamespaceError, inside
 from router_agent.traffic.generators.generator import GeneratorError
+from router_agent.traffic.generators.sockets import link
 from router_agent.traffic.scenario import Endpoints, Port, Wire
 
 _BLOCK = 1 << 17
@@ -26,7 +27,7 @@ _BIFURCATED = frozenset({"mlx4_core", "mlx5_core", "mana"})
 """Kernel drivers that share a NIC with DPDK; every other one has to give it away first."""
 _USER_SPACE = frozenset({"vfio-pci", "uio_pci_generic", "igb_uio"})
 _SIOCGIFFLAGS, _SIOCSIFFLAGS = 0x8913, 0x8914
-_IFF_UP, _IFF_RUNNING, _IFF_PROMISC = 0x1, 0x40, 0x100
+_IFF_PROMISC = 0x100
 """linux/sockios.h, linux/if.h."""
 _PCI_DEVICES = Path("/sys/bus/pci/devices")
 
@@ -129,8 +130,8 @@ def _pci(port: Port, name: str, _frame_bytes: int) -> str:
     device = _PCI_DEVICES / name
     if not device.exists():
         raise GeneratorError(f"port {port.name}: there is no PCI device {name}")
-    link = device / "driver"
-    driver = link.resolve().name if link.exists() else "none"
+    bound = device / "driver"
+    driver = bound.resolve().name if bound.exists() else "none"
     if driver not in _USER_SPACE | _BIFURCATED:
         raise GeneratorError(
             f"port {port.name}: {name} has driver {driver}, expected vfio-pci; if the NIC is the tester's "
@@ -163,17 +164,9 @@ def mac_of(port: Port, position: int) -> bytes:
     Raises:
         GeneratorError: its kernel interface cannot be read.
     """
-    if port.mac is not None:
-        return bytes.fromhex(port.mac.replace(":", ""))
-    if port.wire is not Wire.KERNEL:
+    if port.mac is None and port.wire is not Wire.KERNEL:
         return bytes((0x02, 0, 0, 0, 0xFE, position))
-    with inside(port.namespace), socket.socket(socket.AF_PACKET, socket.SOCK_RAW, 0) as probe:
-        try:
-            probe.bind((port.interface, 0))
-        except OSError as error:
-            raise GeneratorError(f"port {port.name}: {port.interface}: {error.strerror}") from error
-        mac: bytes = probe.getsockname()[4]
-    return mac
+    return link.mac_of(port) if port.mac is None else bytes.fromhex(port.mac.replace(":", ""))
 
 
 @contextmanager
@@ -193,15 +186,6 @@ def flags_kept(ports: Sequence[Port]) -> Iterator[None]:
                 now = _flags(port)
                 if now & _IFF_PROMISC != was:
                     _flags(port, now & ~_IFF_PROMISC | was)
-
-
-def has_carrier(port: Port) -> bool:
-    """Return whether a port's kernel interface is up and has its link; DPDK does not ask.
-
-    Raises:
-        GeneratorError: it cannot be read.
-    """
-    return _flags(port) & (_IFF_UP | _IFF_RUNNING) == _IFF_UP | _IFF_RUNNING
 
 
 def _flags(port: Port, wanted: int | None = None) -> int:

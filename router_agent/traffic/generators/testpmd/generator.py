@@ -11,7 +11,8 @@ unsent packets. Frames are counted by port, no single one is followed.
 
 testpmd runs from entry to exit, so a memif or a link does not go down between streams. Its threads forward
 during a stream only. Frames that its port refuses are offered again 64 times, a microsecond apart; then they
-count as unsent.
+count as unsent. A memif's ring is the wire and the device's receive queue in one: what it has no room for
+counts as sent, and as dropped by the device, as a NIC's rx-miss would.
 """
 
 from __future__ import annotations
@@ -34,9 +35,10 @@ from router_agent.traffic.generators import pcap
 from router_agent.traffic.generators.frames import build
 from router_agent.traffic.generators.generator import GeneratorError, Snapshot, TrialResult
 from router_agent.traffic.generators.sampler import Sampler, Totals
+from router_agent.traffic.generators.sockets import link
 from router_agent.traffic.generators.sockets.pacing import Pacer
 from router_agent.traffic.generators.testpmd import devices
-from router_agent.traffic.generators.testpmd.counters import TestpmdCounters
+from router_agent.traffic.generators.testpmd.counters import TAKEN, TestpmdCounters
 from router_agent.traffic.generators.testpmd.feed import Feeder, Fifo
 from router_agent.traffic.generators.testpmd.feeder import Fed, FeederSetup, FeedJob
 from router_agent.traffic.generators.testpmd.process import Testpmd
@@ -52,6 +54,8 @@ _MOST_OVERRUN_S = 0.25
 _BUFFERS = 16_384
 _BUFFERS_PER_PORT = 8_192
 _MOST_BURST = 32
+_LEAST_ROWS = 4_096
+"""A feeder writes a round of the stream in one piece: few destinations are repeated up to so many frames."""
 _LINK_S = 15.0
 _LOOK_S = 0.01
 _PROGRESS_S = 0.1
@@ -122,12 +126,15 @@ class TestpmdGenerator:
         return self._testpmd
 
     def statistics(self) -> list[Mapping[str, int]]:
-        """Return the statistics of each port.
+        """Return the statistics of each port, and as `counters.TAKEN` what testpmd had to send by it.
 
         Raises:
             GeneratorError: testpmd has ended.
         """
-        return [self.testpmd.ask("/ethdev/stats", number) for number in self._ports]
+        return [
+            {**self._ask(port), TAKEN: int(self._ask(capture)["ipackets"])}
+            for port, capture in zip(self._ports, self._captures, strict=True)
+        ]
 
     def start(self, rate_pps: float, duration_s: float, *, packets: int | None = None) -> TestpmdRunning:
         """Begin to send; see `generator.Generator`."""
@@ -152,9 +159,8 @@ class TestpmdGenerator:
         Raises:
             GeneratorError: testpmd has ended.
         """
-        rows = self.statistics()
-        sent = sum(int(rows[i]["opackets"]) for i in self._senders)
-        return Totals(sent, tuple(int(row["ipackets"]) for row in rows))
+        received = tuple(int(self._ask(number)["ipackets"]) for number in self._ports)
+        return Totals(sum(map(self._sent, self._senders)), received)
 
     def taken(self) -> int:
         """Return how many frames testpmd has taken from the FIFOs.
@@ -162,8 +168,7 @@ class TestpmdGenerator:
         Raises:
             GeneratorError: testpmd has ended.
         """
-        rows = [self.testpmd.ask("/ethdev/stats", self._captures[i]) for i in self._senders]
-        return sum(int(row["ipackets"]) for row in rows)
+        return sum(int(self._ask(self._captures[i])["ipackets"]) for i in self._senders)
 
     def require_links(self) -> None:
         """Check that every port has its link.
@@ -172,7 +177,9 @@ class TestpmdGenerator:
             GeneratorError: one has not.
         """
         for port, number in zip(self.endpoints.ports, self._ports, strict=True):
-            if not self._is_up(port, number):
+            if port.wire is Wire.KERNEL:
+                link.require_up(port)  # DPDK's driver for packet sockets calls every link up
+            elif not self._is_up(number):
                 raise GeneratorError(_down(port))
 
     def end_forwarding(self) -> None:
@@ -244,22 +251,34 @@ class TestpmdGenerator:
         self._captures = devices.numbers([_capture_name(i) for i in range(len(ports))], known)
         pairs = [n for pair in zip(self._captures, self._ports, strict=True) for n in pair]
         testpmd.command(f"set portlist {','.join(map(str, pairs))}")
-        testpmd.command("set fwd io retry", "with retry")
+        senders = {ports[i].wire for i in self._senders}
+        if senders == {Wire.MEMIF}:
+            testpmd.command("set fwd io", "Set io")
+        else:
+            testpmd.command("set fwd io retry", "with retry")
         for number in self._captures:
             testpmd.command(f"port stop {number}", "Done")
         self._let_go()
 
     def _wait_links(self, testpmd: Testpmd) -> None:
+        """Wait for links that were not there before testpmd had the ports."""
         limit = time.monotonic() + _LINK_S
         for port, number in zip(self.endpoints.ports, self._ports, strict=True):
-            while not self._is_up(port, number):
-                if time.monotonic() > limit:
-                    raise GeneratorError(_down(port))
+            while port.wire is not Wire.KERNEL and not self._is_up(number) and time.monotonic() < limit:
                 testpmd.pause(_LOOK_S)
+        self.require_links()
 
-    def _is_up(self, port: Port, number: int) -> bool:
-        if port.wire is Wire.KERNEL:
-            return devices.has_carrier(port)
+    def _ask(self, number: int) -> Mapping[str, int]:
+        found: Mapping[str, int] = self.testpmd.ask("/ethdev/stats", number)
+        return found
+
+    def _sent(self, position: int) -> int:
+        """Return packets sent by a port; a memif's full ring is the device's, as its NIC's would be."""
+        if self.endpoints.ports[position].wire is Wire.MEMIF:
+            return int(self._ask(self._captures[position])["ipackets"])
+        return int(self._ask(self._ports[position])["opackets"])
+
+    def _is_up(self, number: int) -> bool:
         return str(self.testpmd.ask("/ethdev/link_status", number)["status"]).upper() == "UP"
 
     def _start_feeder(self, position: int, port: Port) -> Feeder:
@@ -274,6 +293,7 @@ class TestpmdGenerator:
             udp_port=scenario.udp_port,
             tag=secrets.randbits(32),
             seed=scenario.seed,
+            least_rows=_LEAST_ROWS,
         )
         setup = FeederSetup(
             self._fifos[position].path, pcap.of_stream(frames), scenario.cpus[0] if scenario.cpus else None
@@ -449,9 +469,8 @@ def _cpus(wanted: tuple[int, ...], threads: int) -> list[tuple[int, ...]]:
 
 
 def _down(port: Port) -> str:
-    why = {
-        Wire.MEMIF: "the device's end of the memif is down, gone or taken: set its interface up",
-        Wire.PCI: "look after the cable, and whether the device's port is up",
-        Wire.KERNEL: f"ip link set {port.interface} up",
-    }
-    return f"port {port.name} ({port.interface}) has no link; {why[port.wire]}"
+    if port.wire is Wire.MEMIF:
+        why = "the device's end of the memif is down, gone or taken: set its interface up"
+    else:
+        why = "look after the cable, and whether the device's port is up"
+    return f"port {port.name} ({port.interface}) has no link; {why}"
