@@ -44,6 +44,7 @@ def startup_conf(
     buffers: int = 16_384,
     plugins: Iterable[str] = ("af_packet_plugin.so",),
     stanzas: Iterable[str] = (),
+    page_size: str = "4k",
 ) -> str:
     """Return the startup.conf of a small VPP whose sockets are in `runtime_dir`.
 
@@ -54,6 +55,7 @@ def startup_conf(
         buffers: packet buffers for the one NUMA node.
         plugins: file names of the plugins to load; all others stay off.
         stanzas: further stanzas, verbatim.
+        page_size: of all of VPP's memory; others than 4k must be reserved.
     """
     enabled = "\n".join(f"  plugin {name} {{ enable }}" for name in plugins)
     extra = "\n".join(stanzas)
@@ -73,17 +75,17 @@ api-segment {{
 }}
 memory {{
   main-heap-size {heap}
-  main-heap-page-size 4k
+  main-heap-page-size {page_size}
 }}
 statseg {{
   socket-name {runtime_dir}/stats.sock
   size {statseg}
   per-node-counters on
-  page-size 4k
+  page-size {page_size}
 }}
 buffers {{
   buffers-per-numa {buffers}
-  page-size 4k
+  page-size {page_size}
 }}
 plugins {{
   plugin default {{ disable }}
@@ -167,6 +169,11 @@ class VppProcess:
     def running(self) -> bool:
         """True while the process lives."""
         return self._process is not None and self._process.poll() is None
+
+    @property
+    def status(self) -> int | None:
+        """Exit status of a VPP that ended by itself, negative for a signal; None otherwise."""
+        return None if self._process is None else self._process.poll()
 
     def start(self) -> None:
         """Start VPP and return once its API and CLI sockets accept.

@@ -28,8 +28,8 @@ _HEADER = struct.Struct("=QQQQQQ")
 _VERSION = 2
 _ENTRY = np.dtype([("type", "<u4"), ("unused", "<u4"), ("value", "<u8"), ("name", "S128")])
 """``vlib_stats_entry_t``: type, a value or a pointer, a name; 144 bytes."""
-_SIMPLE, _COMBINED = 2, 3
-"""``STAT_DIR_TYPE_COUNTER_VECTOR_SIMPLE`` and ``_COMBINED``."""
+_SIMPLE, _COMBINED, _SYMLINK = 2, 3, 6
+"""``STAT_DIR_TYPE_COUNTER_VECTOR_SIMPLE``, ``_COMBINED`` and ``STAT_DIR_TYPE_SYMLINK``."""
 _WORDS = {_SIMPLE: 1, _COMBINED: 2}
 _TRIES = 20
 _CONNECT_SECONDS = 1.0
@@ -124,6 +124,34 @@ class StatsSegment:
             return int(totals[0]), int(totals[1])
 
         return self._stable(read)
+
+    def linked(self, name: str) -> int:
+        """Return the counter that a link such as ``/err/NODE/REASON`` leads to, of all threads together.
+
+        Raises:
+            StatsError: as for `shape`.
+        """
+
+        def read() -> int:
+            kind, value = self._entry(name)
+            if kind != _SYMLINK:
+                raise StatsError(f"stats segment {self._path}: {name} is of type {kind}, expected a link")
+            row, column = value & 0xFFFFFFFF, value >> 32
+            at = self._offset(self._header()[4]) + row * _ENTRY.itemsize
+            pointer = int.from_bytes(self._slice(at + 8, 8), "little")
+            threads = self._vector(pointer, 1)
+            cells = (int(t) + 8 * column for t in threads if column < self._length(int(t)))
+            return sum(int(self._words(cell, 1)[0]) for cell in cells)
+
+        return self._stable(read)
+
+    def has(self, name: str) -> bool:
+        """Return whether there is an entry of this name.
+
+        Raises:
+            StatsError: the segment cannot be read.
+        """
+        return self._stable(lambda: name in self._directory)
 
     def _stable(self, read: Callable[[], T]) -> T:
         """Return what was read while VPP changed nothing."""

@@ -3,7 +3,8 @@
 /if/drops counts every packet that ends in VPP's drop node, by the interface it came in by; /err/* says why,
 but also counts what is no drop. So the reasons are entered as far as /if/drops goes, largest first, and what
 they leave of it has no reason. Outside of it are /if/rx-miss, rx-no-buf, rx-error and tx-error
-(vnet/interface.h). "no error" is VPP's reason for a FIB entry that drops.
+(vnet/interface.h), and packets for a memif whose other end, the tester, does not take them. "no error" is
+VPP's reason for a FIB entry that drops.
 
 What the threads did is evidence: /sys/node/{calls,vectors,clocks,suspends}, by thread and graph node. VPP has
 them with ``statseg { per-node-counters on }`` and renews them every 10 s (``update-interval``), which
@@ -15,6 +16,7 @@ is a class of its own, as the kernel does not say how often VPP's ring was full.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from itertools import zip_longest
 from pathlib import Path
@@ -37,6 +39,7 @@ _OUTSIDE = {
     "tx-error": "transmit errors",
 }
 _NO_DROP = ("af-packet-input/", "ip4-icmp-error/", "ip6-icmp-error/")
+_RING_FULL = re.compile(r"/err/(memif\d+/\d+)-tx/no_free_slots")
 _NO_REASON = "no error"
 _NODE_COUNTERS = ("calls", "vectors", "clocks", "suspends")
 
@@ -77,7 +80,7 @@ class VppForwarder:
 
     def drops(self, growth: Mapping[str, int]) -> list[DropClass]:
         """Return the drop classes; see `source.CounterSource`."""
-        return [*_reasons(growth), *_outside(growth), *_below(growth)]
+        return [*_reasons(growth), *_outside(growth), *_rings(growth), *_below(growth)]
 
 
 def _interfaces(stats: Any) -> dict[str, int]:
@@ -130,7 +133,11 @@ def _nodes(stats: Any) -> dict[str, int]:
 def _reasons(growth: Mapping[str, int]) -> list[DropClass]:
     """Return the reasons of /err/*, together exactly what /if/drops counts."""
     left = sum(n for name, n in growth.items() if name.startswith("/if/drops/"))
-    errors = {name.removeprefix("/err/"): n for name, n in growth.items() if name.startswith("/err/")}
+    errors = {
+        name.removeprefix("/err/"): n
+        for name, n in growth.items()
+        if name.startswith("/err/") and not _RING_FULL.fullmatch(name)
+    }
     named = sorted((-n, reason) for reason, n in errors.items() if not reason.startswith(_NO_DROP))
     classes: list[DropClass] = []
     for negative, reason in named:
@@ -149,6 +156,16 @@ def _outside(growth: Mapping[str, int]) -> list[DropClass]:
         if name.startswith("/if/") and kind in _OUTSIDE:
             classes.append(DropClass(f"VPP port {port}: {_OUTSIDE[kind]}", n, Side.DEVICE, f"/if/{kind}"))
     return classes
+
+
+def _rings(growth: Mapping[str, int]) -> list[DropClass]:
+    """Return what the tester did not take from memifs: it has their other ends."""
+    found = ((_RING_FULL.fullmatch(name), n) for name, n in growth.items())
+    return [
+        DropClass(f"tester did not empty the memif of VPP port {match[1]} in time", n, Side.TESTER, match[0])
+        for match, n in found
+        if match
+    ]
 
 
 def _below(growth: Mapping[str, int]) -> list[DropClass]:

@@ -48,5 +48,11 @@ def _testpmd(scenario: Scenario, endpoints: Endpoints, _: GeneratorBinding) -> G
     return TestpmdGenerator(scenario, endpoints)
 
 
-MAKERS: dict[str, Maker] = {"sockets": _sockets, "testpmd": _testpmd}
+def _vpp_pg(scenario: Scenario, endpoints: Endpoints, _: GeneratorBinding) -> Generator:
+    from router_agent.traffic.generators.vpp_pg.generator import VppPgGenerator
+
+    return VppPgGenerator(scenario, endpoints)
+
+
+MAKERS: dict[str, Maker] = {"sockets": _sockets, "testpmd": _testpmd, "vpp-pg": _vpp_pg}
 """Makers by kind."""

@@ -1,0 +1,165 @@
+"""What the ports of the generator's VPP sent and received, from its stats segment.
+
+``/if/tx`` counts what reached a port's output node, before its driver takes it; each driver then has counters
+of its own for what it could not send. On a memif that is the device's doing: the ring is the wire and the
+device's receive queue in one, and is full when the device does not empty it. Such packets count as sent, and
+as dropped by the device, as a NIC's ``rx-miss`` would. On every other port they were never sent.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from router_agent.traffic.counters.source import CounterError, DropClass, Side
+from router_agent.traffic.generators.generator import GeneratorError
+from router_agent.traffic.generators.vpp_pg.ports import VppPort
+from router_agent.traffic.scenario import Wire
+from router_agent.vpp.stats import StatsError, StatsSegment
+
+_UNSENT = {
+    Wire.KERNEL: ("tx frame not ready", "tx ring overrun"),
+    Wire.MEMIF: ("no_free_slots", "rollback"),
+    Wire.PCI: (),
+}
+"""Reasons in ``/err/PORT-tx/`` that count packets: plugins/af_packet/device.c, plugins/memif/device.c. The
+DPDK plugin counts in ``/if/tx-error``."""
+
+_NOT_OURS = "/err/ethernet-input/l3 mac mismatch"
+"""Frames for a MAC that is not the port's: what makes a port a sink, see `ports`."""
+
+_ON_RECEIPT = {
+    "rx-miss": "receive queue full",
+    "rx-no-buf": "no packet buffer",
+    "rx-error": "receive errors",
+}
+
+
+@dataclass(frozen=True)
+class PortCounts:
+    """Packets of one port since VPP started; `refused`: its driver did not take them, or had no link."""
+
+    offered: int
+    refused: int
+    received: int
+
+
+class Counts:
+    """Reads the counts of all ports: some microseconds each, at no cost to VPP.
+
+    Args:
+        stats_socket: the generator's stats segment.
+        ports: in the order of `Endpoints.ports`.
+
+    Raises:
+        StatsError: it cannot be read.
+    """
+
+    def __init__(self, stats_socket: Path, ports: Sequence[VppPort]) -> None:
+        self._segment = StatsSegment(stats_socket)
+        self._ports = [
+            (port, [n for r in _UNSENT[port.port.wire] if self._segment.has(n := f"/err/{port.name}-tx/{r}")])
+            for port in ports
+        ]
+
+    def read(self) -> list[PortCounts]:
+        """Return the counts of each port.
+
+        Raises:
+            StatsError: the segment cannot be read.
+        """
+        # What came is read before what went, else more would have come than went.
+        received = [self._taken(port) for port, _ in self._ports]
+        sending = [self._sending(port, reasons) for port, reasons in self._ports]
+        return [PortCounts(*row, came) for row, came in zip(sending, received, strict=True)]
+
+    def close(self) -> None:
+        """Let the segment go."""
+        self._segment.close()
+
+    @property
+    def received(self) -> int:
+        """Unicast frames of all ports, which are ours: exact, where a port's own may have ARP among them.
+
+        Raises:
+            StatsError: the segment cannot be read.
+        """
+        return self._segment.linked(_NOT_OURS)
+
+    def _taken(self, port: VppPort) -> int:
+        """Return the frames that ended at a port, without those that got as far as IP."""
+        ended, further = (
+            sum(self._segment.combined(f"/if/{kind}", port.index)[0] for kind in kinds)
+            for kinds in (("punt", "drops"), ("ip4", "ip6"))
+        )
+        return max(0, ended - further)
+
+    def _sending(self, port: VppPort, reasons: Sequence[str]) -> tuple[int, int]:
+        """Return packets that should have gone out, and those of them that did not."""
+        down = self._segment.combined("/if/tx-error", port.index)[0]
+        refused = sum(self._segment.linked(reason) for reason in reasons) + down
+        offered = self._segment.combined("/if/tx", port.index)[0]
+        if port.port.wire is not Wire.PCI:
+            offered += down  # the link was down, which is found out before /if/tx counts
+        return offered, refused
+
+
+class GeneratorPorts:
+    """The generator's ports as a `source.CounterSource`: what they lost on receipt, and full memif rings.
+
+    Args:
+        where: returns the generator's stats segment and its ports, once it runs.
+    """
+
+    name = "generator's VPP"
+
+    def __init__(self, where: Callable[[], tuple[Path, Sequence[VppPort]]]) -> None:
+        self._where = where
+        self._ports: Sequence[VppPort] = ()
+
+    def read(self) -> dict[str, int]:
+        """Return the counters; see `source.CounterSource`."""
+        try:
+            path, self._ports = self._where()
+            counts, segment = Counts(path, self._ports), StatsSegment(path)
+            try:
+                return self._read(counts, segment)
+            finally:
+                counts.close()
+                segment.close()
+        except (StatsError, GeneratorError) as error:
+            raise CounterError(f"counters of the {self.name}: {error}") from error
+
+    def _read(self, counts: Counts, segment: StatsSegment) -> dict[str, int]:
+        found: dict[str, int] = {}
+        for port, count in zip(self._ports, counts.read(), strict=True):
+            name = port.port.name
+            found |= {
+                f"{name}.offered": count.offered,
+                f"{name}.refused": count.refused,
+                f"{name}.received": count.received,
+            }
+            for kind in _ON_RECEIPT:
+                found[f"{name}.{kind}"] = segment.combined(f"/if/{kind}", port.index)[0]
+        return found
+
+    def drops(self, growth: Mapping[str, int]) -> list[DropClass]:
+        """Return the drop classes; see `source.CounterSource`."""
+        classes: list[DropClass] = []
+        for port in self._ports:
+            name = port.port.name
+            classes += [
+                DropClass(
+                    f"tester port {name}: {words}",
+                    growth.get(f"{name}.{kind}", 0),
+                    Side.TESTER,
+                    f"/if/{kind}",
+                )
+                for kind, words in _ON_RECEIPT.items()
+            ]
+            if port.port.wire is Wire.MEMIF:
+                count = growth.get(f"{name}.refused", 0)
+                words = f"router did not empty the memif of port {name} in time, or has gone"
+                classes.append(DropClass(words, count, Side.DEVICE, f"{port.name}-tx, no free slots"))
+        return classes
