@@ -57,6 +57,7 @@ class Counts:
     """
 
     def __init__(self, stats_socket: Path, ports: Sequence[VppPort]) -> None:
+        self.ports = ports
         self._segment = StatsSegment(stats_socket)
         self._ports = [
             (port, [n for r in _UNSENT[port.port.wire] if self._segment.has(n := f"/err/{port.name}-tx/{r}")])
@@ -73,6 +74,24 @@ class Counts:
         received = [self._taken(port) for port, _ in self._ports]
         sending = [self._sending(port, reasons) for port, reasons in self._ports]
         return [PortCounts(*row, came) for row, came in zip(sending, received, strict=True)]
+
+    def named(self) -> dict[str, int]:
+        """Return all counts by name, what was lost on receipt included.
+
+        Raises:
+            StatsError: the segment cannot be read.
+        """
+        found: dict[str, int] = {}
+        for port, count in zip(self.ports, self.read(), strict=True):
+            name = port.port.name
+            found |= {
+                f"{name}.offered": count.offered,
+                f"{name}.refused": count.refused,
+                f"{name}.received": count.received,
+            }
+            for kind in _ON_RECEIPT:
+                found[f"{name}.{kind}"] = self._segment.combined(f"/if/{kind}", port.index)[0]
+        return found
 
     def close(self) -> None:
         """Let the segment go."""
@@ -109,40 +128,23 @@ class GeneratorPorts:
     """The generator's ports as a `source.CounterSource`: what they lost on receipt, and full memif rings.
 
     Args:
-        where: returns the generator's stats segment and its ports, once it runs.
+        running: returns the counts of the generator's VPP while it runs.
     """
 
     name = "generator's VPP"
 
-    def __init__(self, where: Callable[[], tuple[Path, Sequence[VppPort]]]) -> None:
-        self._where = where
+    def __init__(self, running: Callable[[], Counts]) -> None:
+        self._running = running
         self._ports: Sequence[VppPort] = ()
 
     def read(self) -> dict[str, int]:
         """Return the counters; see `source.CounterSource`."""
         try:
-            path, self._ports = self._where()
-            counts, segment = Counts(path, self._ports), StatsSegment(path)
-            try:
-                return self._read(counts, segment)
-            finally:
-                counts.close()
-                segment.close()
+            counts = self._running()
+            self._ports = counts.ports
+            return counts.named()
         except (StatsError, GeneratorError) as error:
             raise CounterError(f"counters of the {self.name}: {error}") from error
-
-    def _read(self, counts: Counts, segment: StatsSegment) -> dict[str, int]:
-        found: dict[str, int] = {}
-        for port, count in zip(self._ports, counts.read(), strict=True):
-            name = port.port.name
-            found |= {
-                f"{name}.offered": count.offered,
-                f"{name}.refused": count.refused,
-                f"{name}.received": count.received,
-            }
-            for kind in _ON_RECEIPT:
-                found[f"{name}.{kind}"] = segment.combined(f"/if/{kind}", port.index)[0]
-        return found
 
     def drops(self, growth: Mapping[str, int]) -> list[DropClass]:
         """Return the drop classes; see `source.CounterSource`."""

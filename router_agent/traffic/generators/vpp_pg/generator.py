@@ -24,7 +24,7 @@ from router_agent.traffic.generators.frames import build
 from router_agent.traffic.generators.generator import GeneratorError, Snapshot, TrialResult
 from router_agent.traffic.generators.vpp_pg.api import Api
 from router_agent.traffic.generators.vpp_pg.counts import Counts, GeneratorPorts, PortCounts
-from router_agent.traffic.generators.vpp_pg.ports import PortMaker, VppPort, nic_name
+from router_agent.traffic.generators.vpp_pg.ports import PortMaker, nic_name
 from router_agent.traffic.generators.vpp_pg.recording import Recording, Totals
 from router_agent.traffic.generators.vpp_pg.streams import (
     FEW,
@@ -105,7 +105,7 @@ class VppPgGenerator:
     @property
     def counters(self) -> Sequence[CounterSource]:
         """The generator's own ports; see `generator.Generator`."""
-        return [GeneratorPorts(self._counted)]
+        return [GeneratorPorts(lambda: self._opened().counts)]
 
     def start(self, rate_pps: float, duration_s: float, *, packets: int | None = None) -> VppPgRunning:
         """Begin to send; see `generator.Generator`."""
@@ -121,10 +121,6 @@ class VppPgGenerator:
 
     def _ended(self) -> None:
         self._running = False
-
-    def _counted(self) -> tuple[Path, list[VppPort]]:
-        tester = self._opened()
-        return tester.vpp.runtime_dir / _STATS, tester.ports
 
     def _opened(self) -> Tester:
         if self._tester is None:
