@@ -23,8 +23,9 @@ from router_agent.lab.churn import WITHDRAWN, Churn
 from router_agent.lab.errors import TableError
 from router_agent.lab.mrt import BGP4MP_ST, MRT_T, MrtFormatError, Reader
 from router_agent.lab.reserved import touches_reserved
-from router_agent.lab.table import Table, unpacked
+from router_agent.lab.table import Table
 from router_agent.model import I64, U64, Address, Family
+from router_agent.prefix_list import unpacked
 
 _BGP4MP, _BGP4MP_ET = MRT_T["BGP4MP"], MRT_T["BGP4MP_ET"]
 _AS_OCTETS = {BGP4MP_ST["BGP4MP_MESSAGE"]: 2, BGP4MP_ST["BGP4MP_MESSAGE_AS4"]: 4}

@@ -7,30 +7,23 @@ it would carry the lab's BGP sessions away.
 
 from __future__ import annotations
 
-import bz2
-import gzip
 import lzma
-from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import IO, Any
 
 import numpy as np
 
 from router_agent.lab.errors import TableError
 from router_agent.lab.generator import generate
 from router_agent.lab.mrt import looks_like_mrt, read_mrt
-from router_agent.lab.prefix_list import read_prefix_list
 from router_agent.lab.reserved import reserved
 from router_agent.model import U64, Family
+from router_agent.prefix_list import PrefixListError, distinct, read_prefix_list, unpacked
 
 FULL_IPV4 = 1_050_000
 """Prefixes in a full-size IPv4 table."""
 FULL_IPV6 = 120_000
 """Prefixes in a full-size IPv6 table."""
-
-_OPENERS: dict[bytes, Callable[..., Any]] = {b"\x1f\x8b": gzip.open, b"BZ": bz2.open, b"\xfd7": lzma.open}
-"""By the first two bytes of a file."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,37 +76,20 @@ def read_table(path: Path, ipv4: int | None = None, ipv6: int | None = None) -> 
         read = read_mrt if looks_like_mrt(head) else read_prefix_list
         with unpacked(path) as file:
             columns = read(file, str(path))
+    except PrefixListError as error:
+        raise TableError(str(error)) from error
     except (OSError, EOFError, lzma.LZMAError) as error:
         raise TableError(
             f"{path}: cannot be read: {error}; expected a prefix list or an MRT RIB dump"
         ) from error
     wanted = {Family.IPV4: ipv4, Family.IPV6: ipv6}
-    taken = {family: _distinct(columns[family]) for family in Family}
+    taken = {family: distinct(columns[family]) for family in Family}
     kept = {family: keys[~reserved(family, keys)] for family, keys in taken.items()}
     left_out = sum(len(taken[family]) - len(kept[family]) for family in Family)
     if not any(len(keys) for keys in kept.values()):
         raise TableError(f"{path}: found no prefix that can be announced, expected at least one")
     limited = {family: _spread(keys, wanted[family]) for family, keys in kept.items()}
     return Table(limited[Family.IPV4], limited[Family.IPV6], str(path), left_out)
-
-
-def unpacked(path: Path) -> IO[bytes]:
-    """Open a file that may be packed with gzip, bzip2 or xz."""
-    with path.open("rb") as file:
-        opener = _OPENERS.get(file.read(2))
-    if opener is None:
-        return path.open("rb")
-    opened: IO[bytes] = opener(path, "rb")
-    return opened
-
-
-def _distinct(keys: U64) -> U64:
-    if not len(keys):
-        return keys
-    ordered = keys[np.lexsort(keys.T[::-1])]
-    first = np.ones(len(ordered), np.bool_)
-    first[1:] = (ordered[1:] != ordered[:-1]).any(axis=1)
-    return ordered[first]
 
 
 def _spread(keys: U64, limit: int | None) -> U64:

@@ -21,10 +21,10 @@ from hypothesis import strategies as st
 
 from router_agent.lab.errors import TableError
 from router_agent.lab.generator import IPV4_LENGTHS, IPV6_LENGTHS, generate
-from router_agent.lab.prefix_list import write_prefix_list
 from router_agent.lab.reserved import RESERVED, reserved
 from router_agent.lab.table import generated_table, read_table
 from router_agent.model import Family, Prefix, key_lengths, keys_of, prefixes_of
+from router_agent.prefix_list import write_prefix_list
 
 V4 = st.tuples(st.integers(0, 2**32 - 1), st.integers(0, 32))
 V6 = st.tuples(st.integers(0, 2**128 - 1), st.integers(0, 128))

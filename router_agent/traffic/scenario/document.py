@@ -277,10 +277,16 @@ class GoalWanted(Model):
         )
 
 
+def _packets_a_second(found: Rate) -> Rate:
+    if found.pps is None:
+        raise _refuse("packets a second, such as '10 kpps'")
+    return found
+
+
 class PortProof(Model):
     """One packet to each prefix, and the port it leaves by."""
 
-    rate: RateField = Field(
+    rate: Annotated[RateField, AfterValidator(_packets_a_second)] = Field(
         default=rate("10 kpps"), description="Low, so that loss is not expected, of all ports together."
     )
 

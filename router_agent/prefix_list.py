@@ -6,14 +6,25 @@ and become columns together; only what is wrong is looked at again to say where.
 
 from __future__ import annotations
 
+import bz2
+import gzip
+import lzma
+from collections.abc import Callable
 from ipaddress import ip_address, ip_network
+from pathlib import Path
 from socket import AF_INET, AF_INET6, inet_pton
-from typing import IO
+from typing import IO, Any
 
 import numpy as np
 
-from router_agent.lab.errors import TableError
 from router_agent.model import U8, U64, Family, prefixes_of, v4_keys, v6_keys
+
+_OPENERS: dict[bytes, Callable[..., Any]] = {b"\x1f\x8b": gzip.open, b"BZ": bz2.open, b"\xfd7": lzma.open}
+"""By the first two bytes of a file."""
+
+
+class PrefixListError(ValueError):
+    """A prefix list cannot be used; the message has the file, the line, what was found and expected."""
 
 
 class _Column:
@@ -32,7 +43,7 @@ def read_prefix_list(file: IO[bytes], name: str) -> dict[Family, U64]:
         Keys by family, in the order of the file; duplicates are still there.
 
     Raises:
-        TableError: a line is not a prefix, or has bits set beyond its length.
+        PrefixListError: a line is not a prefix, or has bits set beyond its length.
     """
     columns = {Family.IPV4: _Column(), Family.IPV6: _Column()}
     for number, raw in enumerate(file, 1):
@@ -55,9 +66,9 @@ def read_prefix_list(file: IO[bytes], name: str) -> dict[Family, U64]:
     return {family: _keys(family, column, name) for family, column in columns.items()}
 
 
-def _refused(name: str, number: int, raw: bytes) -> TableError:
+def _refused(name: str, number: int, raw: bytes) -> PrefixListError:
     shown = raw[:60].rstrip().decode("ascii", "backslashreplace")
-    return TableError(
+    return PrefixListError(
         f"{name}, line {number}: found '{shown}', expected a prefix such as 192.0.2.0/24 or 2001:db8::/32"
     )
 
@@ -79,7 +90,7 @@ def _keys(family: Family, column: _Column, name: str) -> U64:
     if len(wrong):
         row = int(wrong[0])
         found = f"{_address(column.addresses[row])}/{column.lengths[row]}"
-        raise TableError(
+        raise PrefixListError(
             f"{name}, line {column.lines[row]}: found {found} with bits set beyond its length, "
             f"expected {ip_network(found, strict=False)}"
         )
@@ -96,6 +107,40 @@ def _host_bits(lengths: U8, width: int) -> U64:
 
 def _address(packed: bytes) -> str:
     return str(ip_address(packed))
+
+
+def unpacked(path: Path) -> IO[bytes]:
+    """Open a file that may be packed with gzip, bzip2 or xz."""
+    with path.open("rb") as file:
+        opener = _OPENERS.get(file.read(2))
+    if opener is None:
+        return path.open("rb")
+    opened: IO[bytes] = opener(path, "rb")
+    return opened
+
+
+def distinct(keys: U64) -> U64:
+    """Return keys sorted, each once."""
+    if not len(keys):
+        return keys
+    ordered = keys[np.lexsort(keys.T[::-1])]
+    first = np.ones(len(ordered), np.bool_)
+    first[1:] = (ordered[1:] != ordered[:-1]).any(axis=1)
+    return ordered[first]
+
+
+def load_prefixes(path: Path) -> dict[Family, U64]:
+    """Return every prefix of a file by family, sorted, each once.
+
+    Raises:
+        PrefixListError: it cannot be read, or is no prefix list.
+    """
+    try:
+        with unpacked(path) as file:
+            found = read_prefix_list(file, str(path))
+    except (OSError, EOFError, lzma.LZMAError) as error:
+        raise PrefixListError(f"{path}: cannot be read: {error}; expected a prefix list") from error
+    return {family: distinct(keys) for family, keys in found.items()}
 
 
 def write_prefix_list(keys: U64) -> str:

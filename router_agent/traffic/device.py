@@ -1,0 +1,130 @@
+"""The device under test as a check knows it: its table before, its counters before and after each trial.
+
+It is this host, perhaps one of its network namespaces, or another one over ssh. Nothing is changed on it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+
+import numpy as np
+
+from router_agent.model import MAIN_TABLE, Family
+from router_agent.traffic.counters.kernel import KernelForwarder
+from router_agent.traffic.counters.remote import kernel_counters, vpp_counters
+from router_agent.traffic.counters.source import CounterSource
+from router_agent.traffic.counters.vpp import VppForwarder
+from router_agent.traffic.reach import Reach, SshTarget
+from router_agent.traffic.scenario import ANY_PORT, Binding
+from router_agent.traffic.scenario.aim import Reachable
+from router_agent.traffic.scenario.binding import DeviceBinding, SshAccess
+from router_agent.traffic.tables.kernel import read_kernel_table
+from router_agent.traffic.tables.live import UNKNOWN, LiveTable
+from router_agent.traffic.tables.remote import read_remote_table
+from router_agent.traffic.tables.vpp import read_vpp_table
+
+STATS_SOCKET = Path("/run/vpp/stats.sock")
+API_SOCKET = Path("/run/vpp/api.sock")
+
+
+class Device:
+    """A device under test.
+
+    Args:
+        binding: what a scenario says of it.
+        reach: the host it is, connected; None is this one.
+        faces: its interfaces that the tester's ports face; all of them when there is none.
+    """
+
+    def __init__(self, binding: DeviceBinding, reach: Reach | None, faces: Sequence[str]) -> None:
+        self._binding = binding
+        self._reach = reach
+        self._faces = tuple(faces)
+
+    def counters(self) -> CounterSource:
+        """Return its counters for the ledger."""
+        binding, reach = self._binding, self._reach
+        if binding.forwarding == "vpp":
+            socket = binding.stats_socket or STATS_SOCKET
+            if reach is None:
+                return VppForwarder(socket, binding.namespace)
+            return vpp_counters(reach, socket, namespace=binding.namespace, program=self._program)
+        if reach is None:
+            return KernelForwarder(binding.namespace, self._faces or None)
+        return kernel_counters(
+            reach, namespace=binding.namespace, ports=self._faces or None, program=self._program
+        )
+
+    def table(self) -> LiveTable:
+        """Return the table it forwards by.
+
+        Raises:
+            TableError: it cannot be read.
+        """
+        binding, reach = self._binding, self._reach
+        if binding.forwarding == "vpp":
+            api_socket, table = binding.api_socket or API_SOCKET, binding.table or 0
+            if reach is None:
+                return read_vpp_table(api_socket, table)
+            words = ["--vpp", str(api_socket), "--table", str(table)]
+            return read_remote_table(reach, words, program=self._program)
+        table = MAIN_TABLE if binding.table is None else binding.table
+        if reach is None:
+            return read_kernel_table(binding.namespace, table)
+        words = ["--kernel", "--table", str(table)]
+        if binding.namespace:
+            words += ["--namespace", binding.namespace]
+        return read_remote_table(reach, words, program=self._program)
+
+    @property
+    def _program(self) -> str:
+        return self._binding.ssh.router_agent if self._binding.ssh else "router-agent"
+
+
+@contextmanager
+def device_of(binding: Binding) -> Iterator[Device | None]:
+    """Give the device of a tier for the body, connected; None where the tier names none.
+
+    Raises:
+        ReachError: there is no way to it.
+    """
+    if binding.device is None:
+        yield None
+        return
+    faces = [port.faces for port in binding.ports.values() if port.faces]
+    if binding.device.ssh is None:
+        yield Device(binding.device, None, faces)
+        return
+    from router_agent.traffic.reach.ssh import SshReach
+
+    with SshReach(ssh_target(binding.device.ssh)) as reach:
+        yield Device(binding.device, reach, faces)
+
+
+def ssh_target(access: SshAccess) -> SshTarget:
+    """Return the ssh target that a scenario names."""
+    return SshTarget(
+        access.host,
+        user=access.user,
+        port=access.port,
+        key_files=(access.key_file,) if access.key_file else (),
+        known_hosts=(access.known_hosts,) if access.known_hosts else (),
+    )
+
+
+def reachable(table: LiveTable, faces: Sequence[str | None]) -> Reachable:
+    """Return a device's table in the check's terms.
+
+    Args:
+        table: of the device.
+        faces: for each of the tester's ports, in order, the device's interface that it faces, if known.
+    """
+    position = {name: number for number, name in enumerate(faces) if name}
+    ports = [position.get(name, ANY_PORT) for name in table.interfaces]
+    # the last place is that of `UNKNOWN`, which is -1
+    lookup = np.array([*ports, ANY_PORT], np.int16)
+    assert UNKNOWN == -1
+    expected = {family: lookup[table.leaves_by[family]] for family in Family}
+    return Reachable(table.keys, expected, table.others, table.origin)
