@@ -11,6 +11,7 @@ import json as jsonlib
 import sys
 import threading
 from pathlib import Path
+from types import ModuleType
 from typing import TYPE_CHECKING, Annotated, NoReturn
 
 import typer
@@ -23,6 +24,14 @@ USAGE, FAILED = 2, 4
 
 traffic = typer.Typer(help="Check a router with traffic, and what that needs.", no_args_is_help=True)
 
+Scenario = Annotated[Path, typer.Argument(help="The scenario file.", metavar="FILE")]
+Tier = Annotated[
+    str | None, typer.Option("--tier", help="functional, software-ceiling or line-rate; needed to choose.")
+]
+Only = Annotated[
+    list[str] | None,
+    typer.Option("--only", help="Measure this alone, besides the target; target for nothing else."),
+]
 Json = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 
 
@@ -123,6 +132,110 @@ def _need_extra() -> None:
         import hdrh.histogram  # noqa: F401
     except ModuleNotFoundError as error:
         _fail(USAGE, f"found no package {error.name!r}, expected it: pip install 'router-agent[traffic]'")
+
+
+@traffic.command("check")
+def check(
+    file: Scenario,
+    tier: Tier = None,
+    only: Only = None,
+    report: Annotated[
+        Path | None, typer.Option(help="Write report.json, report.xml and report.html into this directory.")
+    ] = None,
+    json: Json = False,
+) -> None:
+    """Check a router with traffic.
+
+    Exits 0 PASS, 1 FAIL, 2 wrong usage or scenario, 3 INVALID: the tester was the limit, 4 not carried out.
+    """
+    commands = _commands()
+    from rich.console import Console
+
+    console = Console(stderr=json, highlight=False)
+    try:
+        result = commands.check(file, tier=tier, only=only or (), report=report, console=console)
+    except commands.CommandError as error:
+        _fail(error.code, *str(error).splitlines())
+    except KeyboardInterrupt:
+        print("cancelled; nothing was left behind", file=sys.stderr)
+        raise typer.Exit(130) from None
+    if json:
+        from router_agent.traffic.report.model import report_json
+        from router_agent.traffic.report.record import report_of
+
+        print(report_json(report_of(result)))
+    else:
+        from router_agent.traffic.report.terminal import render_terminal
+
+        render_terminal(result, console)
+    raise typer.Exit(commands.exit_code(result))
+
+
+@traffic.command("explain")
+def explain(file: Scenario, tier: Tier = None, only: Only = None) -> None:
+    """Tell what a check would do: trials, rates, times. Nothing is sent."""
+    commands = _commands()
+    from rich.console import Console
+
+    try:
+        commands.explain(file, tier=tier, only=only or (), console=Console(highlight=False))
+    except commands.CommandError as error:
+        _fail(error.code, *str(error).splitlines())
+
+
+@traffic.command("schema")
+def schema() -> None:
+    """Print the JSON Schema of scenario files, for editors."""
+    _commands()
+    from router_agent.traffic.scenario.document import schema as scenario_schema
+
+    print(jsonlib.dumps(scenario_schema(), indent=2))
+
+
+@traffic.command("table")
+def table(
+    kernel: Annotated[bool, typer.Option("--kernel", help="Of the kernel, which forwards.")] = False,
+    vpp: Annotated[Path | None, typer.Option("--vpp", help="Of the VPP with this API socket.")] = None,
+    namespace: Annotated[str | None, typer.Option(help="Network namespace of the kernel's table.")] = None,
+    number: Annotated[
+        int | None, typer.Option("--table", help="Its number; main, in VPP 0, by default.", min=0)
+    ] = None,
+    npz: Annotated[bool, typer.Option("--npz", help="Print it in columns, for another host.")] = False,
+    json: Json = False,
+) -> None:
+    """Print the table that forwards here, as a traffic check draws its destinations from it."""
+    from router_agent.model import MAIN_TABLE, prefixes_of
+    from router_agent.traffic.tables.live import TableError
+
+    if kernel == (vpp is not None):
+        _fail(USAGE, "found " + ("both" if kernel else "neither") + ", expected one of --kernel and --vpp")
+    try:
+        if vpp is not None:
+            from router_agent.traffic.tables.vpp import read_vpp_table
+
+            found = read_vpp_table(vpp, number or 0)
+        else:
+            from router_agent.traffic.tables.kernel import read_kernel_table
+
+            found = read_kernel_table(namespace, MAIN_TABLE if number is None else number)
+    except TableError as error:
+        _fail(FAILED, str(error))
+    if npz:
+        sys.stdout.buffer.write(found.to_bytes())
+        return
+    names = [*found.interfaces, "?"]
+    for family, keys in found.keys.items():
+        for prefix, port in zip(prefixes_of(keys), found.leaves_by[family].tolist(), strict=True):
+            line = {"prefix": str(prefix), "interface": names[port]}
+            print(jsonlib.dumps(line) if json else f"{prefix} {names[port]}")
+
+
+def _commands() -> ModuleType:
+    """Return the module that runs checks; say what is missing where the extra is not installed."""
+    _need_extra()
+    from router_agent.traffic import commands
+
+    return commands
 
 
 def _source(kernel: bool, vpp: Path | None, namespace: str | None, ports: list[str] | None) -> CounterSource:

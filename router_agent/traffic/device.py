@@ -5,6 +5,7 @@ It is this host, perhaps one of its network namespaces, or another one over ssh.
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -12,14 +13,17 @@ from pathlib import Path
 import numpy as np
 
 from router_agent.model import MAIN_TABLE, Family
+from router_agent.traffic.as_found import AsFound
 from router_agent.traffic.counters.kernel import KernelForwarder
 from router_agent.traffic.counters.remote import kernel_counters, vpp_counters
 from router_agent.traffic.counters.source import CounterSource
 from router_agent.traffic.counters.vpp import VppForwarder
-from router_agent.traffic.reach import Reach, SshTarget
+from router_agent.traffic.reach import Reach, ReachError
+from router_agent.traffic.reach.access import reach_of
+from router_agent.traffic.report.environment import Environment
 from router_agent.traffic.scenario import ANY_PORT, Binding
 from router_agent.traffic.scenario.aim import Reachable
-from router_agent.traffic.scenario.binding import DeviceBinding, SshAccess
+from router_agent.traffic.scenario.binding import DeviceBinding
 from router_agent.traffic.tables.kernel import read_kernel_table
 from router_agent.traffic.tables.live import UNKNOWN, LiveTable
 from router_agent.traffic.tables.remote import read_remote_table
@@ -34,11 +38,11 @@ class Device:
 
     Args:
         binding: what a scenario says of it.
-        reach: the host it is, connected; None is this one.
+        reach: the host it is, connected.
         faces: its interfaces that the tester's ports face; all of them when there is none.
     """
 
-    def __init__(self, binding: DeviceBinding, reach: Reach | None, faces: Sequence[str]) -> None:
+    def __init__(self, binding: DeviceBinding, reach: Reach, faces: Sequence[str]) -> None:
         self._binding = binding
         self._reach = reach
         self._faces = tuple(faces)
@@ -48,10 +52,10 @@ class Device:
         binding, reach = self._binding, self._reach
         if binding.forwarding == "vpp":
             socket = binding.stats_socket or STATS_SOCKET
-            if reach is None:
+            if binding.ssh is None:
                 return VppForwarder(socket, binding.namespace)
             return vpp_counters(reach, socket, namespace=binding.namespace, program=self._program)
-        if reach is None:
+        if binding.ssh is None:
             return KernelForwarder(binding.namespace, self._faces or None)
         return kernel_counters(
             reach, namespace=binding.namespace, ports=self._faces or None, program=self._program
@@ -66,21 +70,38 @@ class Device:
         binding, reach = self._binding, self._reach
         if binding.forwarding == "vpp":
             api_socket, table = binding.api_socket or API_SOCKET, binding.table or 0
-            if reach is None:
+            if binding.ssh is None:
                 return read_vpp_table(api_socket, table)
             words = ["--vpp", str(api_socket), "--table", str(table)]
             return read_remote_table(reach, words, program=self._program)
         table = MAIN_TABLE if binding.table is None else binding.table
-        if reach is None:
+        if binding.ssh is None:
             return read_kernel_table(binding.namespace, table)
         words = ["--kernel", "--table", str(table)]
         if binding.namespace:
             words += ["--namespace", binding.namespace]
         return read_remote_table(reach, words, program=self._program)
 
+    def environment(self) -> Environment | None:
+        """Return what its host is; None when it is this one, or does not tell."""
+        if self._binding.ssh is None:
+            return None
+        try:
+            text = self._reach.run([self._program, "traffic", "environment"]).text
+            return Environment.model_validate_json(text)
+        except (ReachError, ValueError):
+            return None
+
+    def as_found(self) -> AsFound:
+        """Return what leaves it as it was found, whatever becomes of the block around which it is."""
+        return AsFound(self._reach, namespace=self._binding.namespace, program=self._program)
+
     @property
     def _program(self) -> str:
-        return self._binding.ssh.router_agent if self._binding.ssh else "router-agent"
+        """The kit's program there; here the one that belongs to this Python."""
+        if self._binding.ssh is not None:
+            return self._binding.ssh.router_agent
+        return str(Path(sys.executable).with_name("router-agent"))
 
 
 @contextmanager
@@ -94,24 +115,8 @@ def device_of(binding: Binding) -> Iterator[Device | None]:
         yield None
         return
     faces = [port.faces for port in binding.ports.values() if port.faces]
-    if binding.device.ssh is None:
-        yield Device(binding.device, None, faces)
-        return
-    from router_agent.traffic.reach.ssh import SshReach
-
-    with SshReach(ssh_target(binding.device.ssh)) as reach:
+    with reach_of(binding.device.ssh) as reach:
         yield Device(binding.device, reach, faces)
-
-
-def ssh_target(access: SshAccess) -> SshTarget:
-    """Return the ssh target that a scenario names."""
-    return SshTarget(
-        access.host,
-        user=access.user,
-        port=access.port,
-        key_files=(access.key_file,) if access.key_file else (),
-        known_hosts=(access.known_hosts,) if access.known_hosts else (),
-    )
 
 
 def reachable(table: LiveTable, faces: Sequence[str | None]) -> Reachable:

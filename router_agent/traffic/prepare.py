@@ -9,6 +9,8 @@ from dataclasses import dataclass
 from router_agent.prefix_list import PrefixListError, load_prefixes
 from router_agent.traffic.counters.source import CounterSource
 from router_agent.traffic.device import Device, device_of, reachable
+from router_agent.traffic.measurements.check import ChangesTo
+from router_agent.traffic.reach.access import reach_of
 from router_agent.traffic.scenario import (
     ANY_PORT,
     Binding,
@@ -22,16 +24,26 @@ from router_agent.traffic.scenario import (
 )
 from router_agent.traffic.scenario.aim import Reachable, aim
 from router_agent.traffic.scenario.offered import Offered, notes_on, offered
+from router_agent.traffic.upstream import Upstream
 from router_agent.traffic.wiring import require_tier, with_links
 
 
 @dataclass(frozen=True, eq=False)
 class Prepared:
-    """A check that can run: `run_check(prepared.check, prepared.endpoints, prepared.counters)`."""
+    """A check that can run, see `measurements.check.run_check`.
+
+    Attributes:
+        check, endpoints: what to do.
+        counters: of the device.
+        changes: makes route changes; None where the tier names nobody who could.
+        device: None where the tier names none.
+    """
 
     check: Check
     endpoints: Endpoints
     counters: tuple[CounterSource, ...]
+    changes: ChangesTo | None
+    device: Device | None
 
 
 def choose_tier(document: Document, wanted: Tier | None) -> Tier:
@@ -90,7 +102,20 @@ def prepared(document: Document, tier: Tier, binding: Binding | None = None) -> 
             _reachable(document, endpoints, device, faces),
         )
         counters = () if device is None else (device.counters(),)
-        yield Prepared(_check(document, tier, binding, plans, destinations), endpoints, counters)
+        check = _check(document, tier, binding, plans, destinations)
+        yield Prepared(check, endpoints, counters, _changes(document, binding), device)
+
+
+def _changes(document: Document, binding: Binding) -> ChangesTo | None:
+    """Return what makes route changes, where the scenario asks for them and the tier says how."""
+    upstream, options = binding.upstream, document.measurements.churn
+    if upstream is None or options is None:
+        return None
+
+    def changes(destinations: Destinations) -> Upstream:
+        return Upstream(upstream, options, destinations, lambda: reach_of(upstream.ssh))
+
+    return changes
 
 
 def _reachable(

@@ -6,26 +6,39 @@ sys.exit(result.exit_code)
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import TypeAlias
+
+import numpy as np
 
 from router_agent.model import I64
 from router_agent.traffic.counters.source import CounterError, CounterSource
 from router_agent.traffic.generators import registry
-from router_agent.traffic.generators.generator import Generator, GeneratorError, TrialResult
-from router_agent.traffic.judgement.ledger import Ledger
+from router_agent.traffic.generators.generator import ByDestination, Generator, GeneratorError, TrialResult
+from router_agent.traffic.judgement.ledger import Ledger, LedgerKeeper
 from router_agent.traffic.judgement.proof import Proof, missing_rows, prove
 from router_agent.traffic.judgement.verdict import Outcome, Verdict, combine, judge_proof
-from router_agent.traffic.measurements.results import Measurement, Prediction, Target
+from router_agent.traffic.measurements.churn import MakeChanges, measure_churn
+from router_agent.traffic.measurements.results import ChurnRun, Measurement, Prediction, Target
 from router_agent.traffic.measurements.size import Bench, followed, measure_size
 from router_agent.traffic.measurements.trial import Progress, silent
+from router_agent.traffic.reach import ReachError
 from router_agent.traffic.report.environment import Environment, this_host
-from router_agent.traffic.scenario import Check, Endpoints, Scenario
+from router_agent.traffic.scenario import Check, Destinations, Endpoints, Scenario, ScenarioError
 from router_agent.traffic.wiring import tier_of
 
+ChangesTo: TypeAlias = Callable[[Destinations], AbstractContextManager[MakeChanges]]
+"""Gives, for its block, what makes route changes to some destinations, and puts them back at the end."""
+
 _RETRY_SLOWDOWN = 4
+_SENDINGS = 3
+"""So often a proof tries to send to every prefix: a short stream has no time to make up for a pause."""
+_CHURN_INTERVAL_S = 0.005
+"""Resolution of the times in which nothing arrives."""
 
 
 @dataclass(frozen=True)
@@ -124,6 +137,8 @@ def run_check(
     counters: Sequence[CounterSource] = (),
     report_dir: Path | None = None,
     progress: Progress | None = None,
+    *,
+    changes: ChangesTo | None = None,
 ) -> CheckResult:
     """Run a whole check and write its reports.
 
@@ -135,14 +150,15 @@ def run_check(
         counters: counters of the device under test, for the ledger.
         report_dir: where to write report.json, report.xml and report.html; None writes none.
         progress: told what is going on.
+        changes: makes route changes for a churn measurement.
     """
     whole = Check((check,), tier_of(endpoints)) if isinstance(check, Scenario) else check
-    run = _Run(whole, endpoints, counters, progress or silent)
+    run = _Run(whole, endpoints, counters, progress or silent, changes)
     started = datetime.now(UTC)
     environment = this_host(ports=[port.interface for port in endpoints.ports if port.namespace is None])
     try:
         run.all()
-    except (GeneratorError, CounterError) as error:
+    except (GeneratorError, CounterError, ReachError, ScenarioError) as error:
         run.parts.append(Part("check", None, Verdict(Outcome.INVALID, str(error))))
     verdict = combine(*(part.verdict for part in run.parts))
     result = CheckResult(
@@ -169,12 +185,18 @@ class _Run:
     """A check under way, with what it has found so far."""
 
     def __init__(
-        self, check: Check, endpoints: Endpoints, counters: Sequence[CounterSource], progress: Progress
+        self,
+        check: Check,
+        endpoints: Endpoints,
+        counters: Sequence[CounterSource],
+        progress: Progress,
+        changes: ChangesTo | None,
     ) -> None:
         self.check = check
         self.endpoints = endpoints
         self.progress = progress
         self._counters = counters
+        self._changes = changes
         self.parts: list[Part] = []
         self.notes: list[str] = []
         self.measurements: list[Measurement] = []
@@ -189,9 +211,30 @@ class _Run:
                     self._prove(generator, scenario, scenario.proof_pps)
                 bench = Bench(generator, self.endpoints, self._counters)
                 for what, found in measure_size(self.check, scenario, bench, self._told(scenario)):
-                    self.measurements += found
-                    verdict = combine(*(one.verdict for one in found))
-                    self.parts.append(Part(what, scenario.sizes.label, verdict))
+                    self._take(what, scenario, found)
+            if self.check.asked.churn is not None:
+                self._take("churn", scenario, (self._churn(scenario),))
+
+    def _take(self, what: str, scenario: Scenario, found: Sequence[Measurement]) -> None:
+        self.measurements += found
+        verdict = combine(*(one.verdict for one in found))
+        self.parts.append(Part(what, scenario.sizes.label, verdict))
+
+    def _churn(self, scenario: Scenario) -> ChurnRun:
+        """Measure route changes with a stream of its own, whose intervals are short."""
+        if self._changes is None:
+            raise ScenarioError("churn is to be measured, and nobody is named who changes routes")
+        fine = replace(scenario, interval_s=min(scenario.interval_s, _CHURN_INTERVAL_S))
+        with self._generator(fine) as generator, self._changes(scenario.destinations) as changes:
+            return measure_churn(
+                generator,
+                LedgerKeeper([*self._counters, *generator.counters]),
+                scenario.sizes,
+                scenario.rate_pps,
+                changes,
+                goal=scenario.goal,
+                progress=self._told(scenario),
+            )
 
     def _told(self, scenario: Scenario) -> Progress:
         def told(stage: str, share: float, text: str) -> None:
@@ -208,13 +251,23 @@ class _Run:
                 f"no port proof: generator {generator.kind} counts packets by port and follows none"
             )
             return
-        first = self._once(generator, scenario, rate_pps)
+        first = self._to_all(generator, scenario, rate_pps)
         rows = missing_rows(first)
         again = None
         if len(rows):
             again = rows, self._retry(scenario, rows, rate_pps / _RETRY_SLOWDOWN)
         self.proof = prove(scenario.destinations, self.endpoints.names, first, again)
         self.parts.append(Part("port proof", None, judge_proof(self.proof)))
+
+    def _to_all(self, generator: Generator, scenario: Scenario, rate_pps: float) -> TrialResult:
+        """Send one packet to each destination; to those that a held-up generator left out once more."""
+        first = self._once(generator, scenario, rate_pps)
+        for _ in range(_SENDINGS - 1):
+            rows = np.flatnonzero(first.sent_to == 0)
+            if not len(rows):
+                break
+            first = _merged(first, rows, self._retry(scenario, rows, rate_pps))
+        return first
 
     def _retry(self, scenario: Scenario, rows: I64, rate_pps: float) -> TrialResult:
         subset = replace(scenario, destinations=scenario.destinations.rows(rows), frames=scenario.sizes)
@@ -226,3 +279,20 @@ class _Run:
         count = len(scenario.destinations)
         running = generator.start(rate_pps, count / rate_pps + 1.0, packets=count)
         return running.finish(followed(self.progress, "port proof", count))
+
+
+def _merged(first: TrialResult, rows: I64, more: TrialResult) -> TrialResult:
+    """Return a trial with another one to some of its destinations, to which it had sent nothing."""
+    sent, arrived = first.sent_to.copy(), first.arrived.copy()
+    sent[rows] += more.sent_to
+    arrived[:, rows] += more.arrived
+    drops = {port: n + more.tester_drops.get(port, 0) for port, n in first.tester_drops.items()}
+    by_port = tuple(a + b for a, b in zip(first.received_by_port, more.received_by_port, strict=True))
+    return replace(
+        first,
+        by_destination=ByDestination(sent, arrived),
+        sent=first.sent + more.sent,
+        received=first.received + more.received,
+        received_by_port=by_port,
+        tester_drops=drops,
+    )

@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Annotated, Any, TypeAlias
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_validator
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, model_validator
 from pydantic_core import PydanticCustomError
 
 from router_agent.traffic.scenario.quantities import RateField, RatioField, SecondsField, ShareField
@@ -64,11 +64,17 @@ class Rfc2544Options(RateOptions):
     limit: SecondsField = Field(default=3_600.0, description="The search is given up after so long.")
 
 
+def _fine_step(step: float) -> float:
+    if step > 0.1:
+        raise PydanticCustomError("refused", "{expected}", {"expected": "at most 10 % (RFC 2544 26.3)"})
+    return step
+
+
 class LossCurveOptions(Model):
     """Frame loss rate at falling rates (RFC 2544 26.3)."""
 
     trial: SecondsField = Field(default=60.0, description="Length of each trial.")
-    step: ShareField = Field(
+    step: Annotated[ShareField, AfterValidator(_fine_step)] = Field(
         default=0.1, description="By how much of the highest rate each trial is lower; at most 10 %."
     )
 

@@ -16,6 +16,10 @@ UNKNOWN = -1
 """Interface of a prefix that leaves by several, or by one nobody knows."""
 
 
+_NOT_NPZ = (OSError, EOFError, ValueError, KeyError, TypeError, AttributeError, zipfile.BadZipFile)
+"""What NumPy raises for bytes that are no archive, or another one."""
+
+
 class TableError(Exception):
     """The table of a device cannot be read; the message says what to do."""
 
@@ -68,7 +72,15 @@ class LiveTable:
                     for name in ("keys", "leaves_by", "others")
                 ]
                 *interfaces, origin = (str(name) for name in found["names"])
-        except (OSError, ValueError, KeyError, zipfile.BadZipFile) as error:
+        except (
+            OSError,
+            EOFError,
+            ValueError,
+            KeyError,
+            TypeError,
+            AttributeError,
+            zipfile.BadZipFile,
+        ) as error:
             raise TableError(
                 f"found {data[:40]!r}, expected a table ({error}); is the same version of the kit there?"
             ) from error
