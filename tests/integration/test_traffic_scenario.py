@@ -114,7 +114,7 @@ name: a router in a namespace
 frames: [128, imix]
 direction: {{from: west}}
 goal: {{{goal}, duration: 500 ms, unsent_ratio: 0.3}}
-proof: {{rate: 2 kpps}}
+proof: {{rate: 1 kpps}}
 {rest}
 tiers:
   {tier}:
@@ -227,7 +227,7 @@ def test_what_cannot_be_run_is_told_apart_by_exit_code(
 ) -> None:
     path = scenario(router, tmp_path / "pop.yaml", goal=goal, rest=rest, tier=tier)
     if rest == "proof: false":
-        changed(path, "proof: {rate: 2 kpps}\n", "")
+        changed(path, "proof: {rate: 1 kpps}\n", "")
     done = traffic("check", path, "--only", "target")
     assert done.returncode == code, done.stdout + done.stderr
     assert words in " ".join((done.stdout + done.stderr).split())
