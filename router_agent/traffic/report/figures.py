@@ -41,27 +41,26 @@ _STYLES = (("first", "circle"), ("second", "square"), ("third", "diamond"), ("fo
 
 def rate_over_time(trial: TrialReport, events: Sequence[Event] = ()) -> Plot:
     """Return packets a second, intended, sent and received, over a trial."""
-    series, per = _summed(trial.series), 1.0 / _summed(trial.series).interval_s
+    series = _summed(trial.series)
     last = max((i + 1 for i, n in enumerate(series.intended) if n), default=0)
+    # the last interval may be a short one, and that is no drop of the rate
+    spans = [min(series.interval_s, trial.duration_s - i * series.interval_s) for i in range(last)]
+    whole = [i for i, span in enumerate(spans) if span > series.interval_s / 2]
     columns = {
-        name: [value * per for value in values[:last]]
+        name: [(i * series.interval_s + spans[i] / 2, values[i] / spans[i]) for i in whole]
         for name, values in (
             ("intended", series.intended),
             ("sent", series.sent),
             ("received", series.received),
         )
     }
-    top = max((max(values, default=0.0) for values in columns.values()), default=0.0)
-    curves = (
-        Curve(name, name, [((i + 0.5) * series.interval_s, v) for i, v in enumerate(values)])
-        for name, values in columns.items()
-    )
+    top = max((pps for points in columns.values() for _, pps in points), default=0.0)
     return Plot(
         "Packets a second over time",
-        _spread("received", columns["received"][:-1] or columns["received"]),
+        _spread("received", [pps for _, pps in columns["received"]]),
         time("seconds", last * series.interval_s),
         linear("packets/s", 0.0, top),
-        tuple(curves),
+        tuple(Curve(name, name, points) for name, points in columns.items()),
         tuple(events),
     )
 
@@ -120,9 +119,9 @@ def loss_curve(curve: LossCurveReport) -> Plot:
     free = max((rate for rate, lost in points if lost == 0), default=None)
     summary = "No rate was free of loss." if free is None else f"No loss at {free:,.0f} packets/s and below."
     if invalid:
-        summary += f" {invalid} trials were invalid and are not shown."
+        summary += f" Invalid and not shown: {invalid}."
     return Plot(
-        "Frame loss rate",
+        "Loss over the offered rate",
         summary,
         linear("packets/s offered", 0.0, max((rate for rate, _ in points), default=1.0), ticks=7),
         linear("% of packets lost", 0.0, max((lost for _, lost in points), default=0.0) or 1.0),

@@ -10,6 +10,7 @@ from router_agent.traffic.measurements.check import CheckResult
 from router_agent.traffic.report.junit import junit_of
 from router_agent.traffic.report.model import TrafficReport, report_json
 from router_agent.traffic.report.page import html_of
+from router_agent.traffic.report.prometheus import write_textfile
 from router_agent.traffic.report.record import report_of
 
 
@@ -18,7 +19,7 @@ class ReportError(Exception):
 
 
 def write_reports(result: CheckResult, directory: Path) -> dict[str, Path]:
-    """Write report.json, report.xml and report.html into a directory and return their paths.
+    """Write report.json, report.xml, report.html and report.prom into a directory and return their paths.
 
     The JSON comes first: the others are made from it, and it is there whatever becomes of them.
     """
@@ -28,10 +29,11 @@ def write_reports(result: CheckResult, directory: Path) -> dict[str, Path]:
     paths["json"].write_text(report_json(report) + "\n")
     paths["html"].write_text(html_of(report))
     junit_of(report).write(str(paths["junit"]), pretty=True)
+    write_textfile(report, paths["prometheus"])
     return paths
 
 
-_SUFFIXES = {"json": "json", "junit": "xml", "html": "html"}
+_SUFFIXES = {"json": "json", "junit": "xml", "html": "html", "prometheus": "prom"}
 
 
 def read_report(path: Path) -> TrafficReport:

@@ -411,7 +411,7 @@ def title_of(measurement: MeasurementReport) -> str:
         case RateSearchReport():
             return measurement.name
         case LatencyRunReport():
-            return f"latency at {measurement.share:.4g} of the rate"
+            return f"latency at {100 * measurement.share:.4g} % of the rate"
         case _:
             return str(measurement.kind)
 

@@ -18,7 +18,6 @@ from jinja2 import FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 
 from router_agent.traffic.report import figures
-from router_agent.traffic.report.axes import duration
 from router_agent.traffic.report.environment import Environment
 from router_agent.traffic.report.model import (
     BackToBackReport,
@@ -38,21 +37,11 @@ from router_agent.traffic.report.model import (
     title_of,
 )
 from router_agent.traffic.report.plots import Plot, key, svg
-from router_agent.traffic.scenario import Tier
+from router_agent.traffic.report.words import CLAIMS, chief_culprits, duration, rate, share, span
 
 _DIRECTORY = "traffic_report"
 _MOST_ROWS = 120
 """Of the table of figures over time."""
-
-CLAIMS = {
-    Tier.FUNCTIONAL: "Functional tier: network namespaces and virtual wires. It shows whether packets go the "
-    "right way and what became of each of them; rates compare with others of the same machine only. It says "
-    "nothing about NICs or line rate.",
-    Tier.SOFTWARE_CEILING: "Software ceiling: packets stay in memory. It shows what the forwarding software "
-    "can do on this processor without a NIC. It says nothing about line rate.",
-    Tier.LINE_RATE: "Line rate: frames over NICs. It holds for these NICs, links, frame sizes and routes.",
-}
-"""What a report of each tier may say."""
 
 
 @dataclass(frozen=True)
@@ -103,9 +92,9 @@ def html_of(report: TrafficReport) -> str:
     )
     templates.filters |= {
         "count": lambda value: f"{value:,}",
-        "rate": _rate,
-        "share": _share,
-        "span": _span,
+        "rate": rate,
+        "share": share,
+        "span": span,
         "duration": duration,
         "frames": _frames,
         "facts": facts,
@@ -118,7 +107,7 @@ def html_of(report: TrafficReport) -> str:
     return templates.get_template("page.html.j2").render(
         report=report,
         claim=CLAIMS[report.tier],
-        culprits=_chief_culprits(report),
+        culprits=chief_culprits(report),
         groups=groups,
         rows=_rows(report, groups),
         overview=figures.rates_by_size(report),
@@ -221,7 +210,7 @@ def _view(found: MeasurementReport) -> View:
         case SoakReport():
             shown = _of_trial(found.trial)
             shown["tiles"] += [
-                ("Variation", f"{found.variation:.3%}"),
+                ("Variation", f"{100 * found.variation:.3f} %"),
                 ("Lost in the worst second", f"{found.worst_second_lost:,}"),
             ]
             return View(name, found, **shown)
@@ -238,7 +227,8 @@ def _view(found: MeasurementReport) -> View:
 
 
 def _of_trial(trial: TrialReport) -> dict[str, Any]:
-    plots = [figures.rate_over_time(trial), figures.loss_over_time(trial)] if trial.series.sent else []
+    plots = [figures.rate_over_time(trial)] if trial.series.sent else []
+    plots += [figures.loss_over_time(trial)] if any(n > 0 for n in trial.series.lost) else []
     timed = [] if trial.latency is None else [("this trial", trial.latency)]
     plots += [figures.latency(timed)] if timed else []
     return {"plots": plots, "tiles": _trial_tiles(trial), "latency": timed, "trial": trial}
@@ -264,7 +254,7 @@ def _latency_views(runs: Sequence[LatencyRunReport]) -> Iterable[View]:
     """Show the runs of one frame size in one plot, under the verdict of the worst."""
     if not runs:
         return []
-    timed = [(f"{run.share:.4g} of the rate, {_rate(run.rate_pps)} pps", run.latency) for run in runs]
+    timed = [(f"{100 * run.share:.4g} % of the rate, {rate(run.rate_pps)} pps", run.latency) for run in runs]
     known = [(label, found) for label, found in timed if found is not None]
     worst = min(runs, key=lambda run: ("FAIL", "INVALID", "PASS").index(run.verdict.outcome.value))
     plots = [figures.latency(known)] if known else []
@@ -273,37 +263,37 @@ def _latency_views(runs: Sequence[LatencyRunReport]) -> Iterable[View]:
 
 def _trial_tiles(trial: TrialReport) -> list[tuple[str, str]]:
     return [
-        ("Offered load", f"{_rate(trial.rate_pps)} pps"),
-        ("Duration", _span(trial.duration_s)),
+        ("Offered load", f"{rate(trial.rate_pps)} pps"),
+        ("Duration", span(trial.duration_s)),
         ("Sent", f"{trial.sent:,}"),
         ("Received", f"{trial.received:,}"),
         ("Lost", f"{trial.lost:,}"),
-        ("Loss ratio", _share(trial.lost, trial.sent)),
+        ("Loss ratio", share(trial.lost, trial.sent)),
     ]
 
 
 def _search_tiles(search: RateSearchReport) -> list[tuple[str, str]]:
     found = search.found
     tiles = [
-        ("Relevant lower bound", "none" if found.rate_pps is None else f"{_rate(found.rate_pps)} pps"),
+        ("Relevant lower bound", "none" if found.rate_pps is None else f"{rate(found.rate_pps)} pps"),
         (
             "Relevant upper bound",
-            "none: irregular result" if found.upper_pps is None else f"{_rate(found.upper_pps)} pps",
+            "none: irregular result" if found.upper_pps is None else f"{rate(found.upper_pps)} pps",
         ),
         ("Goal loss ratio", f"{search.loss_ratio:g}"),
-        ("Final trial duration", _span(search.trial_s)),
+        ("Final trial duration", span(search.trial_s)),
     ]
     if found.forwarded_pps is not None:
-        tiles.insert(2, ("Conditional throughput", f"{_rate(found.forwarded_pps)} pps"))
+        tiles.insert(2, ("Conditional throughput", f"{rate(found.forwarded_pps)} pps"))
     if search.exceed_ratio is not None:
         tiles.append(("Goal exceed ratio", f"{search.exceed_ratio:g}"))
     if search.duration_sum_s is not None:
-        tiles.append(("Goal duration sum", _span(search.duration_sum_s)))
+        tiles.append(("Goal duration sum", span(search.duration_sum_s)))
     return tiles
 
 
 def _burst_tiles(found: BackToBackReport) -> list[tuple[str, str]]:
-    tiles = [("Rate", f"{_rate(found.rate_pps)} pps"), ("Repetitions", str(len(found.bursts)))]
+    tiles = [("Rate", f"{rate(found.rate_pps)} pps"), ("Repetitions", str(len(found.bursts)))]
     if found.bursts:
         tiles += [
             ("Mean burst", f"{fmean(found.bursts):,.0f} frames"),
@@ -328,26 +318,18 @@ def _cells(report: TrafficReport, group: Group) -> dict[str, str]:
         found = view.measurement
         if isinstance(found, TargetReport):
             cells |= {
-                "Asked for": _rate(found.trial.rate_pps),
+                "Asked for": rate(found.trial.rate_pps),
                 "Verdict": found.verdict.outcome.value,
-                "Loss ratio": _share(found.trial.lost, found.trial.sent),
+                "Loss ratio": share(found.trial.lost, found.trial.sent),
             }
         elif isinstance(found, RateSearchReport):
-            rate = found.found.rate_pps
-            cells[found.name.partition(" (")[0]] = (
-                found.verdict.outcome.value if rate is None else _rate(rate)
-            )
+            pps = found.found.rate_pps
+            cells[found.name.partition(" (")[0]] = found.verdict.outcome.value if pps is None else rate(pps)
         if view.latency:
             cells["99 % within"] = duration(view.latency[-1][1].percentiles.get(99.0, 0))
     sizes = group.views[0].measurement.sizes
     predicted = [p.limits[0].pps for p in report.predictions if p.sizes == sizes and p.limits]
-    return cells | ({"Predicted": _rate(predicted[0])} if predicted else {})
-
-
-def _chief_culprits(report: TrafficReport) -> list[str]:
-    """Return what is behind the verdict: culprits of the measurements that decided it, each once."""
-    deciding = (m for m in report.measurements if m.verdict.outcome is report.verdict.outcome)
-    return list(dict.fromkeys(line for m in deciding for line in culprits_of(m)[:2]))[:5]
+    return cells | ({"Predicted": rate(predicted[0])} if predicted else {})
 
 
 def _per_second(series: SeriesReport) -> list[tuple[float, int, int, int, int]]:
@@ -365,18 +347,3 @@ def _frames(sizes: SizesReport) -> str:
         return f"{sizes.shares[0][0]} bytes"
     mix = ", ".join(f"{weight} of {size}" for size, weight in sizes.shares)
     return f"{sizes.label} ({mix} bytes)"
-
-
-def _rate(pps: float) -> str:
-    return f"{pps:,.0f}" if pps < 1e6 else f"{pps / 1e6:,.3f} M"
-
-
-def _share(part: float, whole: float) -> str:
-    return f"{part / whole:.4%}" if whole and part else "0 %"
-
-
-def _span(seconds: float) -> str:
-    if seconds < 120:
-        return f"{seconds:.4g} s"
-    minutes, rest = divmod(round(seconds), 60)
-    return f"{minutes // 60} h {minutes % 60} min" if minutes >= 120 else f"{minutes} min {rest} s"

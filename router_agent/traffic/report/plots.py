@@ -15,7 +15,7 @@ from html import escape
 from router_agent.traffic.report.axes import Axis
 
 _BAR_GAP = 0.5
-_LABEL_WIDTH = 6.6
+_LABEL_WIDTH = 7.4
 """Width of a character of a tick's text, in user units: keeps ticks from overlapping."""
 
 
@@ -151,13 +151,13 @@ def _columns(plot: Plot, frame: _Frame) -> str:
 
 def _events(plot: Plot, frame: _Frame) -> str:
     drawn: list[str] = []
-    taken = -1.0
+    taken = 8 + len(plot.y.label) * _LABEL_WIDTH
     for event in plot.events:
         x = frame.x(plot.x.place(event.at))
         top, base = frame.top - 4, frame.height - frame.bottom
         drawn.append(f'<path class="event" d="M{x:.1f} {top:g}V{base:g}"/>')
         half = len(event.label) * _LABEL_WIDTH / 2
-        if x - half >= max(taken, 120.0 if frame.width > 500 else 100.0):
+        if x - half >= taken:
             taken = x + half + _LABEL_WIDTH
             drawn.append(
                 f'<text class="mid event-label" x="{x:.1f}" y="{top - 3:g}">{escape(event.label)}</text>'
