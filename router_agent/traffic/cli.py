@@ -16,6 +16,8 @@ from typing import TYPE_CHECKING, Annotated, NoReturn
 
 import typer
 
+from router_agent.traffic.report import commands as reports
+
 if TYPE_CHECKING:
     from router_agent.traffic.counters.source import CounterSource
 
@@ -23,6 +25,8 @@ USAGE, FAILED = 2, 4
 """Exit codes; see `router_agent.cli`."""
 
 traffic = typer.Typer(help="Check a router with traffic, and what that needs.", no_args_is_help=True)
+traffic.command("show")(reports.show)
+traffic.command("compare")(reports.compare)
 
 Scenario = Annotated[Path, typer.Argument(help="The scenario file.", metavar="FILE")]
 Tier = Annotated[

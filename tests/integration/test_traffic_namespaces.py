@@ -182,7 +182,9 @@ def test_a_loss_free_trial_passes_and_leaves_reports(router: Router, tmp_path: P
     assert (result.proof.right, result.proof.by_port) == (300, {"west": 0, "east": 150, "south": 150})
     assert {"target, 78 bytes", "report"} <= set(stages)
     assert json.loads((tmp_path / "report.json").read_text())["verdict"]["outcome"] == "PASS"
-    assert {path.name for path in tmp_path.iterdir()} == {"report.json", "report.xml", "report.html"}
+    assert {path.name for path in tmp_path.iterdir()} == {
+        f"report.{suffix}" for suffix in ("json", "xml", "html", "prom")
+    }
 
 
 def test_black_holes_fail_and_the_ledger_names_them(router: Router) -> None:

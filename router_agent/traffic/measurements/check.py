@@ -148,7 +148,7 @@ def run_check(
         check: what to do; a scenario alone is a check of its target at its one frame size.
         endpoints: the tester's ports.
         counters: counters of the device under test, for the ledger.
-        report_dir: where to write report.json, report.xml and report.html; None writes none.
+        report_dir: where to write report.json, .xml, .html and .prom; None writes none.
         progress: told what is going on.
         changes: makes route changes for a churn measurement.
     """

@@ -27,7 +27,9 @@ def show(
     junit: Annotated[Path | None, typer.Option(help="Write JUnit XML here.")] = None,
     textfile: Annotated[
         Path | None,
-        typer.Option(help="Write Prometheus' text format here, as node_exporter's textfile collector reads it."),
+        typer.Option(
+            help="Write Prometheus' text format here, as node_exporter's textfile collector reads it."
+        ),
     ] = None,
     json: Json = False,
 ) -> None:
@@ -41,7 +43,7 @@ def show(
     if junit is not None:
         from router_agent.traffic.report.junit import junit_of
 
-        written = _written(junit, junit_of(found).tostring().decode())
+        written = _written(junit, junit_of(found).tostring().decode())  # type: ignore[no-untyped-call]
     if textfile is not None:
         from router_agent.traffic.report.prometheus import write_textfile
 

@@ -152,7 +152,7 @@ def compare(before: TrafficReport, after: TrafficReport, *, tolerance: float = T
         which = "first" if not before.measurements else "second"
         refused = f"the {which} report has no measurement; expected two reports of checks that ran"
     differences = [] if refused else list(_differences(before, after, tolerance))
-    if not refused and not any(d.change is not Change.INCOMPARABLE for d in differences):
+    if not refused and all(d.change is Change.INCOMPARABLE for d in differences if d.frames):
         refused = "nothing was measured validly in both; expected the same frame sizes and measurements"
     return Comparison(
         before=_called(before),
@@ -360,7 +360,6 @@ def _figures(measurement: MeasurementReport) -> list[_Figure]:
             return [_loss(measurement.trial), _received(measurement.trial.series), steady]
         case ChurnReport():
             return _churn(measurement)
-    return []
 
 
 def _loss(trial: TrialReport) -> _Figure:

@@ -62,7 +62,7 @@ class Plot:
 
     Attributes:
         title: its caption.
-        summary: what it shows, in words: what a reader who cannot see it needs to know.
+        summary: what it shows, in words, for the text beside it: who cannot see the plot has this.
         bar_width: of bars, as a difference of x.
     """
 
@@ -114,10 +114,9 @@ def key(curve: Curve) -> str:
 
 
 def _drawn(plot: Plot, frame: _Frame) -> str:
-    words = f"{plot.title}. {plot.summary}"
     return (
         f'<svg class="plot {frame.css}" viewBox="0 0 {frame.width:g} {frame.height:g}" role="img" '
-        f'aria-label="{escape(words)}">{_rows(plot, frame)}{_columns(plot, frame)}{_events(plot, frame)}'
+        f'aria-label="{escape(plot.title)}">{_rows(plot, frame)}{_columns(plot, frame)}{_events(plot, frame)}'
         f"{''.join(_curve(plot, curve, frame) for curve in plot.curves)}</svg>"
     )
 

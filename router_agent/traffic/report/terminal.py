@@ -62,9 +62,7 @@ def show_comparison(comparison: Comparison, console: Console | None = None) -> N
     for remark in _remarks(comparison.differences):
         out.print(remark)
     worse, unfit = len(comparison.worse), len(comparison.incomparable)
-    words = (
-        f"{worse} of {len(comparison.differences)} figures became worse" if worse else "nothing became worse"
-    )
+    words = f"{worse} became worse" if worse else "nothing became worse"
     words += f"; {unfit} could not be compared" if unfit else ""
     style = "bold red" if worse else "bold yellow" if unfit else "bold green"
     out.print(Text(words, style=style))
