@@ -13,6 +13,10 @@ _NINES = 7
 """A percentile axis ends at 99.99999 %; what is beyond lies on its end."""
 
 
+_NOTHING = 1e-9
+"""Values that differ by less, relative to them or to one, are one value."""
+
+
 @dataclass(frozen=True)
 class Axis:
     """One axis.
@@ -30,7 +34,8 @@ class Axis:
 
 def linear(label: str, low: float, high: float, *, words: Words | None = None, ticks: int = 5) -> Axis:
     """Return an axis of equal steps that covers low to high, in at most `ticks` round steps."""
-    step = _round_step((high - low) / ticks) if high > low else 1.0
+    spread = high - low
+    step = _round_step(spread / ticks if spread > _NOTHING * max(1.0, high) else max(spread, 1.0))
     first, last = floor(low / step + 1e-9), ceil(high / step - 1e-9)
     last = max(last, first + 1)
     shown = words or short
