@@ -1,46 +1,32 @@
-"""The traffic generator: what its sender, its capture and a kernel between them carry on this machine.
+"""What the sockets generator and a kernel router between its ports carry on this machine.
 
 ``rows()`` builds two namespaces: the tester with ports west and east, and a kernel router between them. The
-sender's frames have a MAC nobody has, so the router ignores them: it is the most a check on this machine can
-offer, and has no target. Forwarding is the highest rate that MLRsearch finds without loss; sender, router
-and capture share the CPUs.
+figure is the highest rate that MLRsearch finds without loss; sender, router and capture share the CPUs. What
+the generator does without a router is in bench_sockets.
 """
 
 from __future__ import annotations
 
 import os
 import secrets
-import socket
 import subprocess
 import sys
-import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import replace
 from ipaddress import IPv4Network
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
-from router_agent.mmsg import SendRing
 from router_agent.model import Prefix
 from router_agent.namespaces import inside
 from router_agent.traffic.counters.kernel import KernelForwarder
 from router_agent.traffic.generators.generator import TrialResult
-from router_agent.traffic.generators.sockets.board import Board, Layout
-from router_agent.traffic.generators.sockets.capture import Capture
 from router_agent.traffic.generators.sockets.generator import SocketsGenerator
-from router_agent.traffic.generators.sockets.receiver import FRAMES, ReceiveJob, Tally
 from router_agent.traffic.judgement.ledger import Ledger, LedgerKeeper
 from router_agent.traffic.measurements.search import find_rate
 from router_agent.traffic.scenario import Destinations, Endpoints, Goal, Port, Scenario, Search
 
 DESTINATIONS = 10_000
-SECONDS = 2.0
-UNREACHABLE_PPS = 10e6
-BURST = 1024
-PACKETS = 400 * BURST
 ROUTER_MAC, TESTER_MAC = "02:00:00:00:02:00", "02:00:00:00:01:01"
 
 
@@ -52,13 +38,7 @@ def rows() -> list[dict[str, Any]]:
     conditions = f"64-byte frames, {DESTINATIONS:,} destinations, veth, {len(os.sched_getaffinity(0))} CPUs"
     with _router() as (tester, device):
         forwarding, trials = _forwarding(tester, device)
-        sender = _sender(tester)
-        receiver = _receiver(tester, device)
     return [
-        _row("traffic: sender, frames ignored on receipt", sender, conditions),
-        _row(
-            "traffic: capture and accounting", receiver, f"{conditions}, one process, frames wait in the ring"
-        ),
         _row(
             "traffic: loss-free through a kernel namespace",
             forwarding,
@@ -78,15 +58,6 @@ def _row(name: str, value: float, conditions: str) -> dict[str, Any]:
     }
 
 
-def _sender(tester: str) -> float:
-    """Return packets a second of a sender asked for more than it can."""
-    ports = _endpoints(tester).ports
-    nobody = Endpoints((replace(ports[0], gateway_mac="02:00:00:00:ff:ff"), ports[1]))
-    with SocketsGenerator(_scenario(), nobody) as generator:
-        result = generator.start(UNREACHABLE_PPS, SECONDS).finish()
-    return result.sent / result.offered_s
-
-
 def _forwarding(tester: str, device: str) -> tuple[float, int]:
     """Return the loss-free rate through the router and the number of trials it took."""
     keeper = LedgerKeeper([KernelForwarder(device)])
@@ -101,40 +72,6 @@ def _forwarding(tester: str, device: str) -> tuple[float, int]:
         found = find_rate(search, Goal(unsent_ratio=0.02), run)
     print(found.reason, file=sys.stderr)
     return found.rate_pps or 0.0, len(found.trials)
-
-
-def _receiver(tester: str, device: str) -> float:
-    """Return packets a second of taking frames from a ring and entering them on the board."""
-    slots = 65_536
-    frame = np.zeros(60, np.uint8)
-    frame[12:14] = (0x88, 0xB5)  # local experimental ethertype: no protocol takes the frames
-    frame[42:46] = (0, 0, 0, 7)
-    with inside(tester):
-        capture = Capture("west", tag=7, signature=42, slots=slots)
-    with inside(device):
-        out = socket.socket(socket.AF_PACKET, socket.SOCK_RAW, 0)
-        out.bind(("to-west", 0))
-    layout = Layout(100, PACKETS // 256 + 1, 1, PACKETS)
-    board = Board.create("bench", layout)
-    tally = Tally(ReceiveJob(0, (0,), 8, time.time_ns(), 100_000_000, layout), board, 0)
-    busy_s = 0.0
-    with capture, out:
-        ring = SendRing(out, BURST, 60)
-        ring.data[:] = frame
-        for first in range(0, PACKETS, BURST):
-            numbers = np.arange(first, first + BURST, dtype=">u8")
-            ring.data[:, 46:54] = numbers.view(np.uint8).reshape(BURST, 8)
-            done = 0
-            while done < BURST:
-                done += ring.send(done, BURST - done, 0)
-            started = time.perf_counter()
-            while n := len(frames := capture.waiting()):
-                tally.add(frames)
-                capture.release(n)
-            busy_s += time.perf_counter() - started
-    counted = int(board.counters[FRAMES])
-    board.close()
-    return counted / busy_s
 
 
 def _scenario() -> Scenario:

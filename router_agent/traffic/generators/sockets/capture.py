@@ -39,9 +39,10 @@ _ETH_P_ALL = 3
 _SO_ATTACH_FILTER = 26
 _STATUS_USER = 1
 
+_NS = 1_000_000_000
 _SLOT = 256
 _BLOCK_SLOTS = 4096
-_BATCH = 1024
+_BATCH = 4096
 """Frames at once: their slots stay in the processor's cache from the first column read to the last."""
 _STATUS, _MAC, _SECONDS, _NANOSECONDS = 0, 12, 16, 20
 """Offsets in ``struct tpacket2_hdr``: ``tp_status``, ``tp_mac``, ``tp_sec``, ``tp_nsec``."""
@@ -63,8 +64,22 @@ class Captured:
 
     def arrived_ns(self, rows: I64 | slice) -> I64:
         """Return times of arrival of some (CLOCK_REALTIME, nanoseconds)."""
-        times: I64 = self.seconds[rows].astype(np.int64) * 1_000_000_000 + self.nanoseconds[rows]
+        times: I64 = self.seconds[rows].astype(np.int64) * _NS + self.nanoseconds[rows]
         return times
+
+    def arrived_first_last_ns(self) -> tuple[int, int]:
+        """Return the times of arrival of the first and the last."""
+        return (
+            int(self.seconds[0]) * _NS + int(self.nanoseconds[0]),
+            int(self.seconds[-1]) * _NS + int(self.nanoseconds[-1]),
+        )
+
+    def only(self, rows: I64) -> Captured:
+        """Return some of them."""
+        return Captured(self.sequence[rows], self.seconds[rows], self.nanoseconds[rows])
+
+
+_NONE = Captured(np.empty(0, np.int64), np.empty(0, np.uint32), np.empty(0, np.uint32))
 
 
 class Capture:
@@ -128,14 +143,15 @@ class Capture:
     def waiting(self, limit: int = _BATCH) -> Captured:
         """Return frames that have arrived, at most `limit`; they stay in the ring until `release`."""
         head = self._head
-        ours = self._status[head : head + limit] & np.uint32(_STATUS_USER)
-        n = len(ours) if ours.all() else int(ours.argmin())
+        if not int(self._status[head]) & _STATUS_USER:
+            return _NONE
+        status = self._status[head : head + limit].copy()
+        n = len(status)
+        if not int(np.bitwise_and.reduce(status)) & _STATUS_USER:
+            n = int((status & np.uint32(_STATUS_USER)).argmin())
+        n = self._same_start(self._starts[head : head + n].copy())
         rows = slice(head, head + n)
-        if n:
-            n = self._same_start(rows)
-            rows = slice(head, head + n)
-        sequence = self._sequence[rows].astype(np.int64)
-        return Captured(sequence, self._seconds[rows], self._nanoseconds[rows])
+        return Captured(self._sequence[rows].astype(np.int64), self._seconds[rows], self._nanoseconds[rows])
 
     def release(self, count: int) -> None:
         """Give the slots of the first frames that wait back to the kernel."""
@@ -151,12 +167,11 @@ class Capture:
     def _column(self, kind: Any, offset: int) -> NDArray[Any]:
         return np.ndarray((self._slots,), kind, self._memory, offset, (_SLOT,))
 
-    def _same_start(self, rows: slice) -> int:
+    def _same_start(self, starts: NDArray[np.uint16]) -> int:
         """Look at the sequence numbers where the first frame begins; return how many begin there.
 
         A frame begins elsewhere only when its link header has another length.
         """
-        starts = self._starts[rows]
         start = int(starts[0])
         if start != self._start:
             self._start = start

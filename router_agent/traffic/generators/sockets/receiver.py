@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+import select
+from bisect import bisect_right
 from dataclasses import dataclass
 from multiprocessing.connection import Connection
 
@@ -15,8 +17,9 @@ from router_agent.traffic.generators.sockets.capture import Capture, Captured
 FRAMES, REORDERED, STRAY = range(3)
 """Counters of a receiver's board: frames of the stream, those overtaken, those of an earlier stream."""
 
-_LOOK_S = 0.001
-"""How often rings are looked at; one of 65,536 slots holds what 65 Mpps bring in that time."""
+_LEAST_LOOK_MS, _MOST_LOOK_MS = 1.0, 16.0
+_FASTEST_PER_MS = 4_000
+"""Rings are looked at before such a rate fills them: each look costs CPU time that the device may need."""
 
 
 @dataclass(frozen=True)
@@ -56,6 +59,7 @@ class Receiver:
     def __init__(self, setup: ReceiverSetup) -> None:
         if setup.cpu is not None:
             os.sched_setaffinity(0, {setup.cpu})
+        self._look_ms = min(max(setup.ring_frames / _FASTEST_PER_MS, _LEAST_LOOK_MS), _MOST_LOOK_MS)
         self._captures: list[Capture] = []
         try:
             for interface in setup.interfaces:
@@ -90,7 +94,10 @@ class Receiver:
         """
         before = [capture.drops() for capture in self._captures]
         tallies = [Tally(job, board, port) for port in range(len(self._captures))]
-        while not parent.poll(_LOOK_S):
+        # Connection.poll makes a selector each time, which costs more than a look at idle rings
+        line = select.poll()
+        line.register(parent.fileno(), select.POLLIN)
+        while not line.poll(self._look_ms):
             self._sweep(tallies)
         parent.recv()
         while self._sweep(tallies):
@@ -120,67 +127,77 @@ class Tally:
         self._job = job
         self._board = board
         self._marks = board.seen[port]
-        self._starts = np.array(job.lanes[1:], np.int64)
-        self._newest: list[int] = [-1] * len(job.lanes)
-        self._unsampled = (1 << job.shift) - 1
+        self._newest = [-1] * len(job.lanes)
+        self._between = 1 << job.shift
 
     def add(self, frames: Captured) -> None:
-        """Count frames in the order of their arrival."""
+        """Count frames in the order of their arrival.
+
+        Most batches are an unbroken run of one sender's packets, which is entered as a whole.
+        """
         packets = frames.sequence
         packets -= self._job.first
-        rows: I64 | slice = slice(None)
-        if packets.min() < 0 or packets.max() >= len(self._marks):
-            rows = np.flatnonzero((packets >= 0) & (packets < len(self._marks)))
-            self._board.counters[STRAY] += len(packets) - len(rows)
-            packets = packets[rows]
-            if not len(packets):
-                return
-        self._marks[packets] = 1
-        self._in_time(frames, rows)
-        self._in_order(packets)
-        self._sample(frames, rows, packets)
+        low, high = int(packets[0]), int(packets[-1])
+        rising = bool((packets[1:] > packets[:-1]).all())
+        if not rising:
+            low, high = int(packets.min()), int(packets.max())
+        if low < 0 or high >= len(self._marks):
+            self._add_without_strays(frames)
+            return
+        lane = self._lane_of(low)
+        if rising and lane == self._lane_of(high) and low > self._newest[lane]:
+            self._newest[lane] = high
+        else:
+            self._in_order(packets)
+        if rising and high - low == len(packets) - 1:
+            self._marks[low : high + 1] = 1
+            sampled = np.arange(-low % self._between, len(packets), self._between)
+        else:
+            self._marks[packets] = 1
+            sampled = np.flatnonzero((packets & (self._between - 1)) == 0)
+        self._in_time(frames)
+        self._sample(frames, sampled)
         self._board.counters[FRAMES] += len(packets)
 
-    def _in_time(self, frames: Captured, rows: I64 | slice) -> None:
-        """Count by interval; frames lie in the ring in the order of their arrival."""
-        columns = self._board.intervals
-        ends = np.array([0, -1]) if isinstance(rows, slice) else rows[[0, -1]]
-        first, last = self._interval(frames.arrived_ns(ends)).tolist()
-        if first == last:
-            columns[first] += len(frames) if isinstance(rows, slice) else len(rows)
-            return
-        counts = np.bincount(self._interval(frames.arrived_ns(rows)))
-        columns[: len(counts)] += counts
+    def _add_without_strays(self, frames: Captured) -> None:
+        packets = frames.sequence
+        ours = np.flatnonzero((packets >= 0) & (packets < len(self._marks)))
+        self._board.counters[STRAY] += len(packets) - len(ours)
+        if len(ours):
+            kept = frames.only(ours)
+            kept.sequence[:] += self._job.first
+            self.add(kept)
 
-    def _interval(self, when: I64) -> I64:
-        job = self._job
-        return np.clip((when - job.start_ns) // job.interval_ns, 0, job.layout.intervals - 1)
+    def _lane_of(self, packet: int) -> int:
+        return bisect_right(self._job.lanes, packet) - 1
+
+    def _in_time(self, frames: Captured) -> None:
+        """Count by interval; frames lie in the ring in the order of their arrival."""
+        job, columns = self._job, self._board.intervals
+        first, last = (
+            min(max((when - job.start_ns) // job.interval_ns, 0), len(columns) - 1)
+            for when in frames.arrived_first_last_ns()
+        )
+        if first == last:
+            columns[first] += len(frames)
+            return
+        since = frames.arrived_ns(slice(None)) - job.start_ns
+        counts = np.bincount(np.clip(since // job.interval_ns, 0, len(columns) - 1))
+        columns[: len(counts)] += counts
 
     def _in_order(self, packets: I64) -> None:
         """Count packets that arrive after one sent later by the same sender."""
-        if not len(self._starts):
-            self._one_lane(0, packets)
-            return
-        lanes = np.searchsorted(self._starts, packets, side="right")
+        lanes = np.searchsorted(self._job.lanes, packets, side="right") - 1
         for lane in np.flatnonzero(np.bincount(lanes)).tolist():
-            self._one_lane(lane, packets[lanes == lane])
+            own = packets[lanes == lane]
+            highest = np.maximum.accumulate(np.concatenate(([self._newest[lane]], own)))
+            self._board.counters[REORDERED] += int((own < highest[:-1]).sum())
+            self._newest[lane] = int(highest[-1])
 
-    def _one_lane(self, lane: int, packets: I64) -> None:
-        newest = self._newest[lane]
-        if packets[0] > newest and (packets[1:] > packets[:-1]).all():
-            self._newest[lane] = int(packets[-1])
-            return
-        highest = np.maximum.accumulate(np.concatenate(([newest], packets)))
-        self._board.counters[REORDERED] += int((packets < highest[:-1]).sum())
-        self._newest[lane] = int(highest[-1])
-
-    def _sample(self, frames: Captured, rows: I64 | slice, packets: I64) -> None:
+    def _sample(self, frames: Captured, rows: I64) -> None:
         """Note the time of the first arrival of sampled packets."""
-        chosen = np.flatnonzero((packets & self._unsampled) == 0)
-        if not len(chosen):
+        if not len(rows):
             return
-        times, at = self._board.times, packets[chosen] >> self._job.shift
+        times, at = self._board.times, frames.sequence[rows] >> self._job.shift
         fresh = times[at] == 0
-        if not fresh.all():
-            chosen, at = chosen[fresh], at[fresh]
-        times[at] = frames.arrived_ns(chosen if isinstance(rows, slice) else rows[chosen])
+        times[at[fresh]] = frames.arrived_ns(rows[fresh])
