@@ -81,6 +81,8 @@ def channels(interface: str, namespace: str | None = None) -> Channels | None:
 def statistics(interface: str, namespace: str | None = None) -> dict[str, int]:
     """Return the driver's counters by its own names (``ethtool -S``); empty when it has none.
 
+    vmxnet3 repeats names, once a queue: these are added up.
+
     Raises:
         OSError: there is no such interface.
     """
@@ -88,23 +90,25 @@ def statistics(interface: str, namespace: str | None = None) -> dict[str, int]:
     count: int = 0 if info is None else _DRVINFO.unpack(info)[8]
     if not count:
         return {}
-    # the kernel writes what it has now, which is more when queues were added in between
+    # kernels before 6.14 write as many as they have now, which is more when queues were added in between
     room = 2 * count + 256
-    head = struct.pack("=II", _STATS_SET, room)
+    head = struct.pack("=II", _STATS_SET, count)
     names = _ask(interface, namespace, _GSTRINGS, head + bytes(_NAME_BYTES * room))
-    values = _ask(interface, namespace, _GSTATS, struct.pack("=I", room) + bytes(8 * room))
+    values = _ask(interface, namespace, _GSTATS, struct.pack("=I", count) + bytes(8 * room))
     if names is None or values is None:
         return {}
     (named,), (valued,) = struct.unpack_from("=8xI", names), struct.unpack_from("=4xI", values)
-    if named != valued:
+    if not named == valued == count:
         raise OSError(
             errno.EAGAIN,
-            f"interface {interface!r} has {named} names for {valued} counters: its queues are being changed, "
-            "read again",
+            f"interface {interface!r} has {count} counters, {named} names and {valued} values: its queues "
+            "are being changed, read again",
         )
     texts = (_text(names[12 + _NAME_BYTES * i : 12 + _NAME_BYTES * (i + 1)]) for i in range(named))
-    found = dict(zip(texts, struct.unpack_from(f"=8x{named}Q", values), strict=True))
-    found.pop("", None)
+    found: dict[str, int] = {}
+    for text, value in zip(texts, struct.unpack_from(f"=8x{named}Q", values), strict=True):
+        if text:
+            found[text] = found.get(text, 0) + value
     return found
 
 

@@ -7,6 +7,7 @@ tester  west ---- in  router  out ---- east     30.0.0.0/8 and 2001:db8:3::/48 a
 from __future__ import annotations
 
 import os
+import re
 import secrets
 import signal
 import subprocess
@@ -315,3 +316,46 @@ def test_a_stream_too_long_to_follow_is_refused(router: Router) -> None:
 def test_big_frames_go_both_ways(router: Router) -> None:
     with SocketsGenerator(scenario(frames=FrameSizes.of(1_500)), router.endpoints) as generator:
         assert loss_free(generator.start(1_000, 0.2).finish())
+
+
+def test_a_nic_is_read_as_ethtool_reads_it(router: Router) -> None:
+    def ethtool(option: str) -> dict[str, str]:
+        command = ["ip", "netns", "exec", router.tester, "ethtool", option, "west"]
+        lines = subprocess.run(command, capture_output=True, text=True, check=True).stdout.splitlines()
+        return {name.strip(): value.strip() for name, _, value in (line.partition(":") for line in lines)}
+
+    counters = {name: int(value) for name, value in ethtool("-S").items() if value}
+    assert nic.statistics("west", router.tester) == counters
+    assert {"peer_ifindex", "rx_queue_3_drops"} <= set(counters)
+    driver = nic.driver("west", router.tester)
+    assert driver is not None
+    assert (driver.name, driver.version) == (ethtool("-i")["driver"], ethtool("-i")["version"])
+    assert nic.udp_hash("west", router.tester) == {}
+    assert nic.driver("lo", router.tester) is None
+    with pytest.raises(OSError, match="'absent0'"):
+        nic.statistics("absent0", router.tester)
+
+
+def test_one_queue_that_took_everything_is_named(router: Router) -> None:
+    """A veth counts by queue what goes through NAPI (GRO, no TSO); what one CPU sends goes to one queue."""
+    offloads = {(router.device, "to-west", "gro"): "on", (router.tester, "west", "tso"): "off"}
+    for (namespace, port, feature), value in offloads.items():
+        subprocess.run(["ip", "netns", "exec", namespace, "ethtool", "-K", port, feature, value], check=True)
+    ip("-n", router.device, "route", "add", "blackhole", "20.1.0.0/16")
+    try:
+        destinations = Destinations.of(V4_EAST, [EAST] * 60, ingress=WEST)
+        counters = KernelForwarder(router.device, [f"to-{port}" for port in PORTS])
+        result = run_check(
+            scenario(destinations=destinations, proof_pps=None, cpus=(0, 0)), router.endpoints, [counters]
+        )
+    finally:
+        ip("-n", router.device, "route", "del", "blackhole", "20.1.0.0/16")
+        for (namespace, port, feature), value in offloads.items():
+            other = "off" if value == "on" else "on"
+            subprocess.run(
+                ["ip", "netns", "exec", namespace, "ethtool", "-K", port, feature, other], check=True
+            )
+    assert result.target is not None
+    named = [culprit for culprit in result.target.culprits if "RSS queue of dev.to-west" in culprit]
+    assert len(named) == 1, result.target.culprits
+    assert re.search(r"took (9\d|100)% of the packets: more flows, or another hash", named[0])

@@ -96,7 +96,8 @@ def test_what_came_in_and_went_nowhere_is_a_derived_class() -> None:
 
 def test_drops_of_the_testers_ports_are_the_testers() -> None:
     drops = PortCounters([("west", "eth0", None)]).drops({"west.rx_dropped": 5, "west.rx_errors": 1})
-    assert [(d.count, d.side) for d in drops] == [(6, Side.TESTER)]
+    assert [(d.source, d.count) for d in drops] == [("west rx_dropped", 5), ("west rx_errors", 1)]
+    assert {d.side for d in drops} == {Side.TESTER}
 
 
 def test_vpp_reasons_add_up_to_its_drops() -> None:

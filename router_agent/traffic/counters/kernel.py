@@ -7,19 +7,14 @@ the same packet as ``tx_dropped`` on its other end, which is therefore not a cla
 
 from __future__ import annotations
 
-import array
-import fcntl
-import socket
-import struct
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 
 from router_agent.namespaces import NamespaceError, inside
+from router_agent.traffic import nic
+from router_agent.traffic.counters.ethtool import nic_counters, receive_drops
 from router_agent.traffic.counters.source import CounterError, DropClass, Side
 
-_SIOCETHTOOL = 0x8946
-_ETHTOOL_GDRVINFO = 3
-_DRVINFO_BYTES = 196
 _DEV_COLUMNS = {
     "rx_packets": 1,
     "rx_errors": 2,
@@ -144,6 +139,9 @@ class KernelForwarder:
                 if f"dev.{port}.rx_packets" not in counters:
                     raise CounterError(f"{self.name}: there is no interface {port!r}")
         counters |= parse_pairs(texts["snmp"]) | parse_pairs(texts["netstat"]) | parse_lines(texts["snmp6"])
+        for port in self._ports(counters):
+            own = nic_counters(port, self._namespace)
+            counters |= {f"dev.{port}.{counter}": value for counter, value in own.items()}
         return counters | _evidence(self._namespace)
 
     def drops(self, growth: Mapping[str, int]) -> list[DropClass]:
@@ -171,27 +169,14 @@ class KernelForwarder:
             DropClass(where, unsent, Side.DEVICE, "Ip forwarded - dev transmitted", derived=True),
         ]
 
-    def _ports(self, growth: Mapping[str, int]) -> list[str]:
+    def _ports(self, counters: Mapping[str, int]) -> list[str]:
         if self._wanted is not None:
             return list(self._wanted)
-        names = [key[4:-11] for key in growth if key.startswith("dev.") and key.endswith(".rx_packets")]
+        names = [key[4:-11] for key in counters if key.startswith("dev.") and key.endswith(".rx_packets")]
         return [name for name in names if name != "lo"]
 
     def _port_drops(self, port: str, growth: Mapping[str, int]) -> list[DropClass]:
-        classes = [
-            DropClass(
-                f"device port {port}: no room on receipt",
-                growth.get(f"dev.{port}.rx_dropped", 0),
-                Side.DEVICE,
-                f"{port} rx_dropped",
-            ),
-            DropClass(
-                f"device port {port}: receive errors",
-                growth.get(f"dev.{port}.rx_errors", 0),
-                Side.DEVICE,
-                f"{port} rx_errors",
-            ),
-        ]
+        classes = receive_drops(Side.DEVICE, port, growth, f"dev.{port}.")
         if self._is_veth(port):
             return classes
         return [
@@ -241,18 +226,16 @@ class PortCounters:
                         f"port {label}: there is no interface {interface!r} in namespace {namespace}"
                     )
                 counters[f"{label}.{counter}"] = found[key]
+            own = nic_counters(interface, namespace)
+            counters |= {f"{label}.{counter}": value for counter, value in own.items()}
         return counters
 
     def drops(self, growth: Mapping[str, int]) -> list[DropClass]:
         """Return the drop classes of the tester; see `source.CounterSource`."""
         return [
-            DropClass(
-                f"tester port {label}: no room on receipt",
-                growth.get(f"{label}.rx_dropped", 0) + growth.get(f"{label}.rx_errors", 0),
-                Side.TESTER,
-                f"{label} rx_dropped, rx_errors",
-            )
+            drop
             for label, _, _ in self._ports
+            for drop in receive_drops(Side.TESTER, label, growth, f"{label}.")
         ]
 
 
@@ -283,16 +266,11 @@ def driver_and_bus(interface: str, namespace: str | None) -> tuple[str, str]:
 
     The place of a PCI device is its address, ``0000:3b:00.0``; veth and tap devices have none.
     """
-    info = array.array("B", struct.pack("=I", _ETHTOOL_GDRVINFO) + bytes(_DRVINFO_BYTES - 4))
-    request = struct.pack("16sP16x", interface.encode(), info.buffer_info()[0])
-    with inside(namespace), socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as control:
-        try:
-            fcntl.ioctl(control, _SIOCETHTOOL, request)
-        except OSError:
-            return "", ""
-    answer = info.tobytes()
-    driver, bus = answer[4:36], answer[100:132]
-    return driver.split(b"\0", 1)[0].decode(), bus.split(b"\0", 1)[0].decode()
+    try:
+        found = nic.driver(interface, namespace)
+    except OSError:
+        return "", ""
+    return ("", "") if found is None else (found.name, found.bus)
 
 
 def proc_net(namespace: str | None, names: Iterable[str]) -> dict[str, str]:
