@@ -129,6 +129,12 @@ def test_the_keeper_enters_what_grew_during_the_trial() -> None:
     assert ledger.moved == {"one": {"InNoRoutes": 7}}
 
 
+def test_a_source_that_says_it_counts_anew_does() -> None:
+    before, after = {"counts since": 10, "rx": 100}, {"counts since": 20, "rx": 150, "tx": 5}
+    assert grown(before, after) == {"rx": 150, "tx": 5}
+    assert grown(after, after | {"rx": 160}) == {"counts since": 0, "rx": 10, "tx": 0}
+
+
 def test_a_keeper_wants_distinct_sources_and_an_opening() -> None:
     with pytest.raises(ValueError, match="different names"):
         LedgerKeeper([Counters("one", []), Counters("one", [])])

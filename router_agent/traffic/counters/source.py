@@ -7,6 +7,9 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import Protocol
 
+COUNTS_SINCE = "counts since"
+"""A counter that a source may have: when it began to count, in seconds; another one after a restart."""
+
 
 class Side(StrEnum):
     """Whose drop it is."""

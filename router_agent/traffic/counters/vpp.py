@@ -18,6 +18,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
+from contextlib import suppress
 from itertools import zip_longest
 from pathlib import Path
 from typing import Any
@@ -25,7 +26,7 @@ from typing import Any
 from vpp_papi.vpp_stats import VPPStats
 
 from router_agent.traffic.counters.kernel import parse_dev, proc_net
-from router_agent.traffic.counters.source import CounterError, DropClass, Side
+from router_agent.traffic.counters.source import COUNTS_SINCE, CounterError, DropClass, Side
 
 _SYMLINK = 6
 """``STAT_DIR_TYPE_SYMLINK`` of vlib/stats/shared.h."""
@@ -41,6 +42,7 @@ _OUTSIDE = {
 _NO_DROP = ("af-packet-input/", "ip4-icmp-error/", "ip6-icmp-error/")
 _RING_FULL = re.compile(r"/err/(memif\d+/\d+)-tx/no_free_slots")
 _NO_REASON = "no error"
+_ATTEMPTS = 8
 _NODE_COUNTERS = ("calls", "vectors", "clocks", "suspends")
 
 
@@ -68,7 +70,7 @@ class VppForwarder:
         """
         stats = VPPStats(str(self._socket))
         try:
-            stats.connect()
+            _connect(stats)
             counters = _interfaces(stats) | _errors(stats) | _nodes(stats)
         except Exception as error:  # vpp_papi raises bare Exception for a wrong segment version
             raise CounterError(f"cannot read the stats segment of {self.name}: {error}") from error
@@ -81,6 +83,15 @@ class VppForwarder:
     def drops(self, growth: Mapping[str, int]) -> list[DropClass]:
         """Return the drop classes; see `source.CounterSource`."""
         return [*_reasons(growth), *_outside(growth), *_rings(growth), *_below(growth)]
+
+
+def _connect(stats: Any) -> None:
+    """Connect; vpp_papi waits for a second, and a main thread that reads out a FIB takes longer."""
+    for _ in range(_ATTEMPTS - 1):
+        with suppress(TimeoutError):
+            stats.connect()
+            return
+    stats.connect()
 
 
 def _interfaces(stats: Any) -> dict[str, int]:
@@ -116,7 +127,10 @@ def _errors(stats: Any) -> dict[str, int]:
 
 def _nodes(stats: Any) -> dict[str, int]:
     """Return what graph nodes did, as ``/sys/node/COUNTER/THREAD/NODE``; node names may have slashes."""
-    counters = {"/sys/heartbeat": int(stats["/sys/heartbeat"])}
+    counters = {
+        "/sys/heartbeat": int(stats["/sys/heartbeat"]),
+        COUNTS_SINCE: int(stats["/sys/boottime"]),
+    }
     if "/sys/node/names" not in stats.directory:
         return counters
     names = [str(name) for name in stats["/sys/node/names"]]

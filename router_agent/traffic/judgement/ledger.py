@@ -12,7 +12,7 @@ import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from router_agent.traffic.counters.source import CounterSource, DropClass, Side
+from router_agent.traffic.counters.source import COUNTS_SINCE, CounterSource, DropClass, Side
 from router_agent.traffic.generators.generator import TrialResult
 
 _QUEUE = re.compile(r"\.rx_queue_\d+_packets$")
@@ -101,14 +101,19 @@ class LedgerKeeper:
 def grown(before: Mapping[str, int], after: Mapping[str, int]) -> dict[str, int]:
     """Return by how much each counter grew.
 
-    One that is new began at zero, and so did one that is smaller than before: its owner was restarted.
+    One that is new began at zero, and so did one that is smaller than before, and all of a source that says
+    it counts since another time: its owner was restarted.
     """
+    if before.get(COUNTS_SINCE) != after.get(COUNTS_SINCE):
+        return {name: value for name, value in after.items() if name != COUNTS_SINCE}
     growth = {name: value - before.get(name, 0) for name, value in after.items()}
     return {name: after[name] if n < 0 else n for name, n in growth.items()}
 
 
 def _restarted(before: Mapping[str, int], after: Mapping[str, int]) -> bool:
-    """Return whether more counters went back than went on; some are gauges, and go both ways."""
+    """Return whether a source counts anew: it says so, or more went back than went on, as gauges may."""
+    if before.get(COUNTS_SINCE) != after.get(COUNTS_SINCE):
+        return True
     back = sum(after[name] < before.get(name, 0) for name in after)
     return back > sum(after[name] > before.get(name, 0) for name in after)
 
