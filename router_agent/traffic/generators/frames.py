@@ -79,6 +79,13 @@ class Frames:
         """Return the lengths of packets `packet` on, (count,)."""
         return self.lengths[np.arange(packet, packet + count) % len(self)]
 
+    def unnumbered(self) -> U8:
+        """Return all heads with sequence number 0 and with the checksums that go with it."""
+        heads = self.heads.copy()
+        if self._any_ipv6:
+            self._checksum(heads, 0, np.zeros(len(self), np.uint64))
+        return heads
+
     def octets(self, packet: int, sequence: int) -> bytes:
         """Return one whole frame, without its FCS."""
         frame = np.zeros((1, int(self.lengths[packet % len(self)])), np.uint8)

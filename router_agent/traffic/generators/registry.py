@@ -48,11 +48,22 @@ def _testpmd(scenario: Scenario, endpoints: Endpoints, _: GeneratorBinding) -> G
     return TestpmdGenerator(scenario, endpoints)
 
 
+def _trex(scenario: Scenario, endpoints: Endpoints, binding: GeneratorBinding) -> Generator:
+    from router_agent.traffic.generators.trex.generator import TrexGenerator
+
+    return TrexGenerator(scenario, endpoints, server=binding.server, path=binding.path)
+
+
 def _vpp_pg(scenario: Scenario, endpoints: Endpoints, _: GeneratorBinding) -> Generator:
     from router_agent.traffic.generators.vpp_pg.generator import VppPgGenerator
 
     return VppPgGenerator(scenario, endpoints)
 
 
-MAKERS: dict[str, Maker] = {"sockets": _sockets, "testpmd": _testpmd, "vpp-pg": _vpp_pg}
+MAKERS: dict[str, Maker] = {
+    "sockets": _sockets,
+    "testpmd": _testpmd,
+    "trex": _trex,
+    "vpp-pg": _vpp_pg,
+}
 """Makers by kind."""

@@ -30,7 +30,7 @@ class Sampler:
     """A thread that reads totals every interval, from the first packet of a stream on.
 
     Args:
-        read: reads them; it is called from this thread alone until `stop`.
+        read: reads them, from a thread of its own.
         interval_s: time between two readings; what a reading takes longer is left out.
         start_ns: CLOCK_MONOTONIC of the first packet.
         most_s: no more readings after so long, so that a stream nobody ends takes no more memory.
@@ -61,6 +61,18 @@ class Sampler:
         elapsed = max(0.0, (time.monotonic_ns() - self._start_ns) / 1e9)
         last = self._totals[-1]
         return Snapshot(elapsed, last.sent, last.received)
+
+    def pause(self, seconds: float) -> None:
+        """Wait so long, or until a reading fails.
+
+        Raises:
+            GeneratorError: a reading failed.
+        """
+        self._thread.join(seconds)
+        if self._failure is not None:
+            raise self._failure
+        if not self._thread.is_alive():
+            self._ended.wait(seconds)
 
     def stop(self) -> None:
         """Read no more.

@@ -1,0 +1,1 @@
+"""An installed TRex as a generator: a client of its stateless server."""
