@@ -33,22 +33,23 @@ VM_PACKAGES := qemu-system-x86 qemu-utils mmdebstrap debian-archive-keyring e2fs
 VM_ARGS := $(if $(VPP_DEBS),--vpp-debs "$(VPP_DEBS)") $(if $(filter-out 0,$(KEEP)),--keep) $(ARGS)
 
 # A lab's verdict is its exit code: 0 PASS, 1 FAIL, 2 INVALID. GNU make turns every failure into 2, except that
-# under -q a 1 from a "+" line comes through as 1. So `make lab` and `make lab-vm` alone put themselves under -q,
-# and set up in a make of its own that is not. `make -n lab` stays what it is.
+# under -q a 1 from a "+" line comes through as 1. So `make lab`, `make lab-vm` and `make acceptance-check` alone put
+# themselves under -q, and set up in a make of its own that is not. `make -n lab` stays what it is.
 VERDICT :=
-ifneq ($(filter 1-lab 1-lab-vm,$(words $(MAKECMDGOALS))-$(MAKECMDGOALS)$(findstring n,$(firstword -$(MAKEFLAGS)))),)
+ifneq ($(filter 1-lab 1-lab-vm 1-acceptance-check,$(words $(MAKECMDGOALS))-$(MAKECMDGOALS)$(findstring n,$(firstword -$(MAKEFLAGS)))),)
 MAKEFLAGS += -q
 VERDICT := +
 endif
 
 .PHONY: help
 help: ## list the targets
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' Makefile
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-16s %s\n", $$1, $$2}' Makefile
 	@echo
 	@echo '  make lab      SPEAKER=frr|exabgp FIB=vpp|kernel TABLE=FILE IPV4=N IPV6=N KEEP=1'
 	@echo '                ADVERTISE=at-once|confirmed (FRR of Debian testing, by mmdebstrap)'
 	@echo '  make lab-vm   VPP_DEBS=DIR KEEP=1             make acceptance  VPP_DEBS=DIR ARGS="-k word"'
 	@echo '  make guest    VPP_DEBS=DIR ARGS="-k word"     make compare     VPP_DEBS=DIR ARGS="--ipv4 N"'
+	@echo '  make acceptance-check  ARGS="-i inventory/mypop/hosts.yml --limit ROUTER"'
 	@echo '  make test     ARGS="-k word"      make faults   FULL=1'
 	@echo '  make bench    ONLY=name ROUTES_FILE=file      make soak     MINUTES=30'
 	@echo '  make lock     UPGRADE=1'
@@ -80,6 +81,11 @@ lab-vm-down: setup ## take down what make lab-vm KEEP=1 left up
 acceptance: PACKAGES += $(VM_PACKAGES)
 acceptance: setup ## the playbooks against a virtual POP host: 45 minutes without KVM; VPP_DEBS=DIR forwards with VPP
 	VPP_DEBS="$(VPP_DEBS)" $(BIN)/pytest tests/acceptance --timeout 3000 $(ARGS)
+
+.PHONY: acceptance-check
+acceptance-check: ## a verdict on your router, drained, with real traffic: ARGS="-i INVENTORY --limit ROUTER"; exits like lab
+	$(VERDICT)@$(if $(VERDICT),MAKEFLAGS=) $(MAKE) --no-print-directory setup
+	$(VERDICT)@$(BIN)/python playbooks/acceptance_check.py $(ARGS)
 
 .PHONY: guest
 guest: PACKAGES += $(VM_PACKAGES)

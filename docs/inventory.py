@@ -29,6 +29,7 @@ ORDER = (
     "frr",
     "exabgp",
     "router_agent",
+    "acceptance",
     "venv",
 )
 """Roles in the order of playbooks/site.yml; others follow by name."""

@@ -24,11 +24,20 @@ options:
     description: Services to ask systemd about.
     type: list
     elements: str
-    required: true
+    default: []
   frr:
     description: Whether to ask FRR for its BGP sessions.
     type: bool
     default: false
+  vtysh:
+    description: The command that speaks to FRR.
+    type: list
+    elements: str
+    default: [vtysh]
+  namespace:
+    description: Network namespace whose links and connections are looked at; that of the module when empty.
+    type: str
+    default: ""
   agent:
     description: The agent's program, when it is to be asked; empty otherwise.
     type: path
@@ -46,9 +55,11 @@ author: ["The authors of the router kit"]
 RETURN = r"""
 state:
   description: >-
-    C(services) (unit to C(active), C(enabled)), C(links) (name to C(up), C(carrier), C(mtu), C(addresses)),
-    C(frr_sessions) (address to C(state), C(prefixes)), C(connections) (addresses that a TCP connection to
-    port 179 leads to), C(agent) (its status, or null), C(errors) (what could not be asked, and why).
+    C(services) (unit to C(active), C(enabled)), C(links) (name to C(up), C(carrier), C(mtu), C(mac),
+    C(addresses)), C(frr_sessions) (address to C(state), C(prefixes), C(sent)), C(graceful_shutdown)
+    (whether FRR asks its neighbours to go elsewhere, RFC 8326), C(connections) (addresses that a TCP
+    connection to port 179 leads to), C(agent) (its status, or null), C(errors) (what could not be asked,
+    and why).
   type: dict
   returned: success
 """
@@ -68,12 +79,13 @@ def services(listing: str) -> dict[str, dict[str, str]]:
 
 
 def links(shown: Sequence[Mapping[str, Any]]) -> dict[str, dict[str, Any]]:
-    """Return what ``ip -json address show`` says: name to `up`, `carrier`, `mtu` and `addresses` (CIDR)."""
+    """Return what ``ip -json address show`` says: name to `up`, `carrier`, `mtu`, `mac` and `addresses`."""
     return {
         link["ifname"]: {
             "up": "UP" in link["flags"],
             "carrier": "LOWER_UP" in link["flags"],
             "mtu": link["mtu"],
+            "mac": link.get("address"),
             "addresses": [f"{a['local']}/{a['prefixlen']}" for a in link["addr_info"] if "local" in a],
         }
         for link in shown
@@ -82,16 +94,22 @@ def links(shown: Sequence[Mapping[str, Any]]) -> dict[str, dict[str, Any]]:
 
 
 def frr_sessions(summary: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
-    """Return what ``show bgp summary json`` says: the neighbour's address to `state` and `prefixes`.
+    """Return what ``show bgp summary json`` says: the neighbour's address to `state`, `prefixes` and `sent`.
 
     A session that carries several families counts the prefixes of all of them.
     """
     found: dict[str, dict[str, Any]] = {}
     for family in summary.values():
         for address, peer in family.get("peers", {}).items():
-            session = found.setdefault(address, {"state": peer["state"], "prefixes": 0})
+            session = found.setdefault(address, {"state": peer["state"], "prefixes": 0, "sent": 0})
             session["prefixes"] += int(peer.get("pfxRcd", 0))
+            session["sent"] += int(peer.get("pfxSnt", 0))
     return found
+
+
+def graceful_shutdown(configuration: str) -> bool:
+    """Return whether a running configuration has graceful shutdown, for all of BGP or for an instance."""
+    return any(line.strip() == "bgp graceful-shutdown" for line in configuration.splitlines())
 
 
 def connections(listing: str) -> list[str]:
@@ -120,16 +138,21 @@ def ask(command: Sequence[str], seconds: int, *, answers: Sequence[int] = (0,)) 
 def read_state(wanted: Mapping[str, Any]) -> dict[str, Any]:
     """Return the state, see RETURN."""
     seconds = wanted["timeout"]
-    state: dict[str, Any] = {"frr_sessions": {}, "agent": None, "errors": []}
-    properties = "--property=Id,ActiveState,UnitFileState"
-    state["services"] = services(ask(["systemctl", "show", properties, *wanted["units"]], seconds))
-    state["links"] = links(json.loads(ask(["ip", "-json", "address", "show"], seconds)))
+    state: dict[str, Any] = {"services": {}, "frr_sessions": {}, "graceful_shutdown": False}
+    state |= {"agent": None, "errors": []}
+    if wanted["units"]:
+        properties = "--property=Id,ActiveState,UnitFileState"
+        state["services"] = services(ask(["systemctl", "show", properties, *wanted["units"]], seconds))
+    where = ["nsenter", f"--net=/run/netns/{wanted['namespace']}", "--"] if wanted["namespace"] else []
+    state["links"] = links(json.loads(ask([*where, "ip", "-json", "address", "show"], seconds)))
     ours = ["ss", "--no-header", "--tcp", "--numeric", "state", "established", "dport", "=", ":179"]
-    state["connections"] = connections(ask(ours, seconds))
+    state["connections"] = connections(ask([*where, *ours], seconds))
     try:
         if wanted["frr"]:
-            said = ask(["vtysh", "-c", "show bgp summary json"], seconds)
+            said = ask([*wanted["vtysh"], "-c", "show bgp summary json"], seconds)
             state["frr_sessions"] = frr_sessions(json.loads(said or "{}"))
+            shown = ask([*wanted["vtysh"], "-c", "show running-config bgpd"], seconds)
+            state["graceful_shutdown"] = graceful_shutdown(shown)
     except (AskError, json.JSONDecodeError) as error:
         state["errors"].append(f"FRR: {error}")
     try:
@@ -145,8 +168,10 @@ def main() -> None:
     """Run the module, see DOCUMENTATION."""
     module = AnsibleModule(
         argument_spec={
-            "units": {"type": "list", "elements": "str", "required": True},
+            "units": {"type": "list", "elements": "str", "default": []},
             "frr": {"type": "bool", "default": False},
+            "vtysh": {"type": "list", "elements": "str", "default": ["vtysh"]},
+            "namespace": {"type": "str", "default": ""},
             "agent": {"type": "path"},
             "control_socket": {"type": "path", "default": "/run/router-agent/control.sock"},
             "timeout": {"type": "int", "default": 60},

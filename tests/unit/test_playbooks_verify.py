@@ -125,14 +125,14 @@ def test_readings_of_the_host() -> None:
     addresses = [{"local": "198.51.100.2", "prefixlen": 30}]
     record = {"ifname": "uplink", "flags": ["UP"], "mtu": 1500, "addr_info": addresses}
     assert links([record, {}]) == {
-        "uplink": {"up": True, "carrier": False, "mtu": 1500, "addresses": ["198.51.100.2/30"]}
+        "uplink": {"up": True, "carrier": False, "mtu": 1500, "mac": None, "addresses": ["198.51.100.2/30"]}
     }
-    peer = {"state": "Established", "pfxRcd": 3}
+    peer = {"state": "Established", "pfxRcd": 3, "pfxSnt": 1}
     summary = {
         "ipv4Unicast": {"peers": {"2001:db8::1": peer}},
         "ipv6Unicast": {"peers": {"2001:db8::1": peer}},
     }
-    assert frr_sessions(summary) == {"2001:db8::1": {"state": "Established", "prefixes": 6}}
+    assert frr_sessions(summary) == {"2001:db8::1": {"state": "Established", "prefixes": 6, "sent": 2}}
     listing = "0 0 198.51.100.2:40000 198.51.100.1:179\n0 0 [2001:db8::2]:40000 [2001:db8::1]:179\n"
     assert connections(listing) == ["198.51.100.1", "2001:db8::1"]
 
