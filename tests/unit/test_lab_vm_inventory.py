@@ -11,10 +11,12 @@ import yaml
 
 from router_agent.lab.errors import LabError
 from router_agent.lab.plan import ANNOUNCED, POP_AS, UPSTREAM_AS
+from router_agent.lab.vm.acceptance import acceptance_variables
 from router_agent.lab.vm.host import Host
 from router_agent.lab.vm.image import Image
 from router_agent.lab.vm.inventory import STATIC, dynamic_inventory, forwarding_variables
-from router_agent.lab.vm.neighbours import IPV4, IPV6, TESTER_AS, TESTER_IPV4, tables
+from router_agent.lab.vm.neighbours import IPV4, IPV6, TESTER_AS, TESTER_IPV4, Neighbours, tables
+from router_agent.lab.vm.network import Network
 from router_agent.lab.vm.plan import DEVICES, HOST, LAN, MANAGEMENT, PORTS, UPLINK
 from router_agent.lab.vm.play import PlayError, PlayResult, parse_output
 from router_agent.lab.vm.run import table_of
@@ -139,3 +141,20 @@ def test_table_of_verification_is_found() -> None:
     shown = "        pop1-vm\n        what  found\n        pages 128\n"
     output = f"ok: [pop1-vm] => \n    msg: |-\n{shown}\nPLAY RECAP\n"
     assert table_of(result(0, output)) == "what  found\npages 128"
+
+
+def test_acceptance_sends_to_every_announced_prefix_and_expects_its_next_hop(
+    host: Host, tmp_path: Path
+) -> None:
+    network = Network("vm")
+    neighbours = Neighbours(network)
+    found = acceptance_variables(
+        host, network, neighbours, ingress=UPLINK.name, prefixes=10, reports=tmp_path
+    )
+    by_port = found["acceptance_destinations"]["by_port"]
+    assert by_port.keys() == DEVICES.keys()
+    listed = [prefix for prefixes in by_port.values() for prefix in prefixes]
+    assert len(listed) == len(set(listed)) == IPV4 + IPV6 + TESTER_IPV4
+    assert min(map(len, by_port.values())) > 1_000
+    specified = yaml.safe_load((STATIC.parents[2] / "roles/acceptance/meta/argument_specs.yml").read_text())
+    assert found.keys() <= specified["argument_specs"]["main"]["options"].keys()

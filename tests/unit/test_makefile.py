@@ -57,6 +57,15 @@ def test_verdict_is_the_exit_code(kit: Path, verdict: int, options: tuple[str, .
     assert done.stdout.splitlines()[-1] == "-m router_agent.lab --keep"
 
 
+def test_a_routers_verdict_is_the_exit_code_as_far_as_make_has_one(kit: Path) -> None:
+    done = make(kit, "acceptance-check", "ARGS=-i x --limit y", verdict=1)
+    assert (done.returncode, done.stdout.splitlines()[-1]) == (
+        1,
+        "playbooks/acceptance_check.py -i x --limit y",
+    )
+    assert make(kit, "acceptance-check", verdict=3).returncode == 2
+
+
 def test_options_reach_the_lab(kit: Path) -> None:
     done = make(
         kit, "lab", "SPEAKER=exabgp", "FIB=vpp", "TABLE=a b.txt", "IPV4=9", "IPV6=8", "KEEP=0", "ARGS=--x y"

@@ -1,6 +1,6 @@
 """``make lab-vm``: a bare Debian becomes a router by the unmodified playbooks, and proves it.
 
-    image -> boot -> [VFIO proven by testpmd] -> site.yml -> verify.yml -> packets to every prefix's next hop
+    image -> boot -> [VFIO proven by testpmd] -> site.yml -> verify.yml -> acceptance.yml: every next hop
 
 Exit codes: 0 PASS, 1 FAIL, 2 INVALID (the lab could not be built), 130 and 143 when interrupted. Whatever
 happens, everything is taken down again, unless it is to be kept; logs stay.
@@ -15,18 +15,21 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 from rich.console import Console
 from rich.table import Table as Grid
 
 from router_agent.lab.errors import LabError
+from router_agent.lab.plan import Port
 from router_agent.lab.run import Interrupted, ignore_signals, interruptible
 from router_agent.lab.show import Stage, Stages
 from router_agent.lab.vm import testpmd
+from router_agent.lab.vm.acceptance import accept, acceptance_variables
 from router_agent.lab.vm.plan import DEVICES, HOST, LAN, PORTS, UPLINK
 from router_agent.lab.vm.play import PlayError, PlayResult
 from router_agent.lab.vm.pop import VirtualPop
-from router_agent.lab.vm.traffic import prove_forwarding, prove_wire
+from router_agent.lab.vm.traffic import PROOF_PREFIXES, prove_wire
 from router_agent.model import Family
 from router_agent.traffic.judgement.verdict import Outcome
 from router_agent.traffic.measurements.check import CheckResult
@@ -162,37 +165,49 @@ def _verify(pop: VirtualPop, stages: Stages, report: Report) -> None:
 
 
 def _prove_forwarding(pop: VirtualPop, stages: Stages, report: Report) -> None:
-    with stages.stage("packets in by the uplink") as stage, pop.counters() as counters:
-        result = prove_forwarding(
-            pop.neighbours,
-            ingress=UPLINK.name,
-            counters=[counters],
-            report=pop.logs / "traffic",
-            progress=_progress(stage),
+    """Have the playbook an operator runs give its verdict, after it has refused the router for being live."""
+    with stages.stage("acceptance.yml on a live router") as stage:
+        found = accept(
+            pop.playbooks, _acceptance(pop, UPLINK, PROOF_PREFIXES), live=False, progress=stage.now
         )
-        stage.detail = result.verdict.reason
-    _judge(result, "packets leave by the right next hop", stage, report, stages.console)
-    with stages.stage("packets in by the lan") as stage, pop.counters() as counters:
-        result = prove_forwarding(
-            pop.neighbours,
-            ingress=LAN.name,
-            counters=[counters],
-            report=pop.logs / "traffic-back",
-            progress=_progress(stage),
-            prefixes=_BACKWARD_PREFIXES,
-        )
-        stage.detail = result.verdict.reason
-    _judge(result, "the other way round", stage, report, stages.console)
+        if found.outcome is not None:
+            raise ProofError(f"acceptance.yml sent traffic to a live router: {found.reason}")
+        stage.detail = f"refused: {found.reason}"
+    report.proven.append(("a live router is refused", found.reason, stage.seconds))
+    for ingress, prefixes, what in (
+        (UPLINK, PROOF_PREFIXES, "packets leave by the right next hop"),
+        (LAN, _BACKWARD_PREFIXES, "the other way round"),
+    ):
+        with stages.stage(f"acceptance.yml, in by the {ingress.name}") as stage:
+            found = accept(pop.playbooks, _acceptance(pop, ingress, prefixes), live=True, progress=stage.now)
+            stage.detail = found.reason
+        if found.outcome is not None:
+            _count(found.outcome, found.reason, what, stage, report)
+        stages.console.print(table_of(found.play), markup=False, soft_wrap=True)
+
+
+def _acceptance(pop: VirtualPop, ingress: Port, prefixes: int) -> dict[str, Any]:
+    return acceptance_variables(
+        pop.host,
+        pop.network,
+        pop.neighbours,
+        ingress=ingress.name,
+        prefixes=prefixes,
+        reports=pop.logs / f"acceptance-{ingress.name}",
+    )
 
 
 def _judge(result: CheckResult, what: str, stage: Stage, report: Report, console: Console) -> None:
-    report.proven.append((what, result.verdict.reason, stage.seconds))
-    if result.verdict.outcome is Outcome.PASS:
-        return
-    render_terminal(result, console)
+    _count(result.verdict.outcome, result.verdict.reason, what, stage, report)
+    if result.verdict.outcome is not Outcome.PASS:
+        render_terminal(result, console)
+
+
+def _count(outcome: Outcome, reason: str, what: str, stage: Stage, report: Report) -> None:
+    report.proven.append((what, reason, stage.seconds))
     # FAIL outranks INVALID: a loss that was seen is known, whatever else is not.
-    if report.outcome is not Outcome.FAIL:
-        report.outcome = result.verdict.outcome
+    if outcome is not Outcome.PASS and report.outcome is not Outcome.FAIL:
+        report.outcome = outcome
 
 
 def _progress(stage: Stage) -> Progress:

@@ -21,7 +21,7 @@ _USER_KNOWN_HOSTS = ("~/.ssh/known_hosts", "~/.ssh/known_hosts2")
 _GLOBAL_KNOWN_HOSTS = ("/etc/ssh/ssh_known_hosts", "/etc/ssh/ssh_known_hosts2")
 _DEFAULT_KEYS = ("~/.ssh/id_ed25519", "~/.ssh/id_ecdsa", "~/.ssh/id_rsa")
 _INCLUDE = re.compile(r"^\s*include\b", re.IGNORECASE | re.MULTILINE)
-_CONNECT_S = 15.0
+_CONNECT_S = 30.0
 _MOST_JUMPS = 8
 
 
