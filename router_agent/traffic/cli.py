@@ -121,6 +121,19 @@ def environment() -> None:
     print(this_host().model_dump_json())
 
 
+@traffic.command("ports", hidden=True)
+def ports() -> None:
+    """Tell a controller on another host what the ports it asks about are, and whether they carry a tier."""
+    _commands()
+    from router_agent.traffic.scenario import ScenarioError
+    from router_agent.traffic.tester import looked
+
+    try:
+        print(looked(sys.stdin.read()))
+    except ScenarioError as error:
+        _fail(USAGE, str(error))
+
+
 @traffic.command("generate", hidden=True)
 def generate() -> None:
     """Send and receive for a controller on another host, which speaks to standard input and output."""

@@ -23,12 +23,13 @@ from router_agent.traffic.measurements.trial import Progress, silent
 from router_agent.traffic.plan import steps
 from router_agent.traffic.prepare import Prepared, choose_tier, ports_of, prepared
 from router_agent.traffic.reach import ReachError
+from router_agent.traffic.report.environment import Environment
 from router_agent.traffic.report.files import write_reports
 from router_agent.traffic.scenario import MEASUREMENTS, Document, ScenarioError, Tier
 from router_agent.traffic.scenario.document import load
 from router_agent.traffic.scenario.offered import notes_on, offered
 from router_agent.traffic.tables.live import TableError
-from router_agent.traffic.wiring import wiring_of
+from router_agent.traffic.tester import tester_environment
 
 TARGET = "target"
 
@@ -100,16 +101,23 @@ def _checked(ready: Prepared, report: Path | None, progress: Progress) -> CheckR
     """Run a check around which the device is left as it was found, and write its reports."""
     with ExitStack() as stack:
         environment = ready.device.environment() if ready.device else None
+        tester = _other_tester(ready)
         left = stack.enter_context(ready.device.as_found()) if ready.device else None
         result = run_check(
             ready.check, ready.endpoints, ready.counters, progress=progress, changes=ready.changes
         )
     notes = left.notes if left is not None else ()
     verdict = replace(result.verdict, notes=(*result.verdict.notes, *notes))
-    result = replace(result, verdict=verdict, device=environment)
+    result = replace(result, verdict=verdict, device=environment, environment=tester or result.environment)
     if report is None:
         return result
     return replace(result, reports=write_reports(result, report))
+
+
+def _other_tester(ready: Prepared) -> Environment | None:
+    """Return what the generator's host is, where it is another one."""
+    generator = ready.check.generator
+    return tester_environment(generator, ready.endpoints) if generator.host is not None else None
 
 
 def explain(path: Path, *, tier: str | None, only: Sequence[str] = (), console: Console) -> None:
@@ -125,8 +133,8 @@ def explain(path: Path, *, tier: str | None, only: Sequence[str] = (), console: 
         document = narrowed(load(path), only)
         chosen = choose_tier(document, tier_named(tier))
         binding = document.tiers[chosen]
-        endpoints = ports_of(chosen, binding)
-        plans = offered(document, chosen, binding, endpoints)
+        ports = ports_of(chosen, binding)
+        plans = offered(document, chosen, binding, ports.endpoints)
         table = Table(title=f"{document.name}: tier {chosen}", title_justify="left", box=box.SIMPLE_HEAD)
         for column in ("frames", "measurement", "offered load", "trials", "when"):
             table.add_column(column, overflow="fold")
@@ -135,8 +143,7 @@ def explain(path: Path, *, tier: str | None, only: Sequence[str] = (), console: 
             most = f"{step.most_s:,.0f} s" if step.most_s else "?"
             table.add_row(step.frames, step.what, step.rate, step.trials, step.when, most)
         console.print(table)
-        for port in endpoints.ports:
-            found = wiring_of(port)
+        for port, found in zip(ports.endpoints.ports, ports.wirings, strict=True):
             speed = f", {found.link_bps / 1e9:g} Gbit/s" if found.link_bps else ""
             console.print(f"port {port.name}: {found.what}{speed}", markup=False)
         for note in notes_on(document, chosen, binding, plans):

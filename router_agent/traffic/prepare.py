@@ -24,8 +24,8 @@ from router_agent.traffic.scenario import (
 )
 from router_agent.traffic.scenario.aim import Reachable, aim
 from router_agent.traffic.scenario.offered import Offered, notes_on, offered
+from router_agent.traffic.tester import TesterPorts, tester_ports
 from router_agent.traffic.upstream import Upstream
-from router_agent.traffic.wiring import require_tier, with_links
 
 
 @dataclass(frozen=True, eq=False)
@@ -65,15 +65,15 @@ def choose_tier(document: Document, wanted: Tier | None) -> Tier:
     return wanted or bound[0]
 
 
-def ports_of(tier: Tier, binding: Binding) -> Endpoints:
+def ports_of(tier: Tier, binding: Binding) -> TesterPorts:
     """Return the tester's ports with their links, when they are what the tier says.
 
     Raises:
         ScenarioError: a port cannot carry the tier.
+        ReachError: the generator's host cannot be asked.
     """
     endpoints = Endpoints(tuple(port.port(name) for name, port in binding.ports.items()))
-    require_tier(tier, endpoints)
-    return with_links(endpoints)
+    return tester_ports(tier, endpoints, binding.generator)
 
 
 @contextmanager
@@ -91,7 +91,7 @@ def prepared(document: Document, tier: Tier, binding: Binding | None = None) -> 
     """
     if binding is None:
         binding = document.tiers[choose_tier(document, tier)]
-    endpoints = ports_of(tier, binding)
+    endpoints = ports_of(tier, binding).endpoints
     plans = offered(document, tier, binding, endpoints)
     with device_of(binding) as device:
         faces = [port.faces for port in binding.ports.values()]

@@ -57,7 +57,7 @@ def port_pps(load: Mapping[str, Any], name: str) -> float:
     """Return the packets a second that a port received and sent, by the kernel's names or VPP's."""
     counters = load["counters"]
     ways = (f"dev.{name}.rx_packets", f"dev.{name}.tx_packets", f"/if/rx/{name}", f"/if/tx/{name}")
-    return sum(counters.get(way, 0) for way in ways) / float(load["seconds"])
+    return float(sum(counters.get(way, 0) for way in ways) / load["seconds"])
 
 
 def acceptance_refused(reasons: Sequence[str]) -> dict[str, Any]:
