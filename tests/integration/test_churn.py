@@ -28,15 +28,23 @@ from router_agent.lab.churn import WITHDRAWN, Churn, generated_churn
 from router_agent.lab.commands import ip_batch
 from router_agent.lab.kernel_replay import KernelReplay
 from router_agent.lab.lab import FibKind, Lab, default_fib
+from router_agent.lab.markers import VppMarkers, with_markers
 from router_agent.lab.plan import IN, OUT, UPLINK
+from router_agent.lab.plane import VppPlane
 from router_agent.lab.recording import read_churn
-from router_agent.lab.replay import Script
+from router_agent.lab.replay import Script, begun
 from router_agent.lab.table import Table, generated_table
 from router_agent.lab.trial import BGP_PROTOCOL, Load, Trial, load, marked, run_trial, wait_replayed
 from router_agent.lab.watch import Use
 from router_agent.model import Family, PathSet
 from router_agent.model import Path as Leg
 from router_agent.namespaces import inside
+from router_agent.traffic.generators.sockets.generator import SocketsGenerator
+from router_agent.traffic.judgement.ledger import LedgerKeeper
+from router_agent.traffic.judgement.verdict import Outcome
+from router_agent.traffic.measurements.churn import Clock, measure_churn
+from router_agent.traffic.measurements.results import Batch
+from router_agent.traffic.scenario import Destinations, Goal, Scenario
 
 from .whole_lab import compare, status
 
@@ -121,6 +129,78 @@ def test_kernel_routes_change_while_packets_flow(fib: FibKind) -> None:
         assert len(trial.markers) == len(markers)
         assert trial.changing_lost > 0, "packets to withdrawn prefixes are lost; were any withdrawn?"
         assert_sound(lab, trial)
+
+
+@pytest.mark.vpp
+def test_prefixes_converge_by_loss_when_an_outsider_sees_them_in_vpp() -> None:
+    """1,000 prefixes are announced at once; packets to each say when its route was there."""
+    table = generated_table(1_200, 0)
+    announced = np.arange(200, 1_200)
+    before = np.full(1_200, 1, np.uint32)
+    before[announced] = WITHDRAWN
+    churn = Churn(
+        table,
+        np.full(len(announced), Family.IPV4, np.uint8),
+        announced,
+        np.ones(len(announced), np.uint32),
+        np.zeros(len(announced)),
+        1,
+        {Family.IPV4: before, Family.IPV6: np.empty(0, np.uint32)},
+        "announced at once",
+    )
+    # markers were to stay; they are announced last
+    churn, numbers = with_markers(churn, 20)
+    lab = Lab(f"churn-{secrets.token_hex(3)}", table=table, fib=FibKind.VPP)
+    with quiet_pop(lab), KernelReplay(lab.topology.pop, path_sets(lab), protocol=BGP_PROTOCOL) as replay:
+        assert isinstance(lab.plane, VppPlane)
+        load(lab, churn, replay)
+        stay, change = (
+            Destinations.draw({Family.IPV4: table.ipv4[rows]}, table={Family.IPV4: table.ipv4}, ingress=1)
+            for rows in (churn.rows_that_stay(Family.IPV4), announced)
+        )
+        destinations = Destinations.joined((stay, change))
+        rows = np.arange(len(stay), len(destinations))
+        script = replay.script(churn)
+        progress = begun(script)
+        marks = VppMarkers(lab.plane.process.api_socket, churn, numbers, script, progress)
+        seen: dict[str, float] = {}
+
+        def changes(clock: Clock) -> Iterator[Batch]:
+            yield Batch(0.0, 1_000, "not there", rows, reachable=False)
+            began = time.monotonic() - clock()
+            with marks:
+                yield Batch(clock(), 1_000, "announced", rows)
+                replay.run(script, progress)
+            first, last = progress.sent_at[0] - began, progress.sent_at[progress.sent - 1] - began
+            seen.update(first=float(first), last=float(last + marks.lags[-1]))
+            wait_replayed(lab, churn, replay)
+
+        scene = Scenario(
+            "convergence", destinations, rate_pps=6_000, interval_s=0.002, goal=Goal(unsent_ratio=0.3)
+        )
+        with SocketsGenerator(scene, lab.endpoints) as generator:
+            keeper = LedgerKeeper([*lab.counters(), *generator.counters])
+            run = measure_churn(
+                generator,
+                keeper,
+                scene.sizes,
+                scene.rate_pps,
+                changes,
+                goal=scene.goal,
+                before_s=0.5,
+                after_s=0.5,
+            )
+    lost = run.trial.sent_to - run.trial.arrived.sum(axis=0)
+    assert lost[: len(stay)].sum() == 0
+    assert (lost[rows] > 0).all(), "nobody could be reached before"
+    took, resolution = seen["last"] - seen["first"], run.convergence_resolution_s
+    print(
+        f"the last marker was seen in VPP {took * 1000:.0f} ms after the first announcement; by loss 99 % of "
+        f"{len(run.convergence_s)} prefixes took {run.convergence_p99_s * 1000:.0f} ms at most, "
+        f"to within {resolution * 1000:.0f} ms"
+    )
+    assert run.convergence_p99_s <= took + 2 * resolution
+    assert run.verdict.outcome is Outcome.PASS, run.verdict.reason
 
 
 def test_bgp_updates_of_a_recording(tmp_path: Path) -> None:

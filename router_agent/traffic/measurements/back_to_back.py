@@ -28,7 +28,7 @@ _PRECISION = 0.01
 _SLOWEST = 0.95
 """A burst that went out slower than this part of the rate was none."""
 
-_ATTEMPTS = 3
+_ATTEMPTS = 5
 """So often an invalid burst is sent; after that the generator is the limit."""
 
 _SENDINGS = 2

@@ -11,15 +11,8 @@ from router_agent.traffic.judgement.culprits.case import Case, Culprit, Rule
 _ONE = 0.75
 _LEAST_PACKETS = 1_000
 
-_QUEUE = re.compile(
-    r"(?:^|[./ ])(?:"
-    r"rx[-_]?queue[-_]?(?P<ixgbe>\d+)[-_.]packets|"
-    r"rx[-_]?(?P<i40e>\d+)[-_.]packets|"
-    r"queue[-_]?(?P<ena>\d+)[-_.]rx[-_.](?:packets|cnt)|"
-    r"rx[-_]q(?P<dpdk>\d+)[-_.]?packets"
-    r")$"
-)
-"""Packets of a receive queue as ``ethtool -S`` and DPDK call them; a group is named after one who does."""
+_QUEUE = re.compile(r"(?:^|[. ])rx_queue_(\d+)_packets$")
+"""Packets of a receive queue, whatever its driver calls them: see `counters.ethtool`."""
 
 
 def _one_queue(case: Case) -> Iterator[Culprit]:
@@ -35,8 +28,7 @@ def by_queue(moved: Mapping[str, int]) -> dict[str, dict[str, int]]:
     for name, n in moved.items():
         match = _QUEUE.search(name)
         if match:
-            number = next(group for group in match.groups() if group)
-            ports[name[: match.start()]][number] = n
+            ports[name[: match.start()].removeprefix("dev.")][match[1]] = n
     return ports
 
 
