@@ -104,7 +104,12 @@ def _checked(ready: Prepared, report: Path | None, progress: Progress) -> CheckR
         tester = _other_tester(ready)
         left = stack.enter_context(ready.device.as_found()) if ready.device else None
         result = run_check(
-            ready.check, ready.endpoints, ready.counters, progress=progress, changes=ready.changes
+            ready.check,
+            ready.endpoints,
+            ready.counters,
+            progress=progress,
+            changes=ready.changes,
+            processor=ready.device.processor() if ready.device else None,
         )
     notes = left.notes if left is not None else ()
     verdict = replace(result.verdict, notes=(*result.verdict.notes, *notes))

@@ -18,6 +18,7 @@ from router_agent.traffic.counters.kernel import KernelForwarder
 from router_agent.traffic.counters.remote import kernel_counters, vpp_counters
 from router_agent.traffic.counters.source import CounterSource
 from router_agent.traffic.counters.vpp import VppForwarder
+from router_agent.traffic.judgement.prediction import Processor, clock_hz
 from router_agent.traffic.reach import Reach, ReachError
 from router_agent.traffic.reach.access import reach_of
 from router_agent.traffic.report.environment import Environment
@@ -91,6 +92,14 @@ class Device:
             return Environment.model_validate_json(text)
         except (ReachError, ValueError):
             return None
+
+    def processor(self) -> Processor:
+        """Return what is known of its processors."""
+        try:
+            text = self._reach.run(["cat", "/proc/cpuinfo"]).text
+        except ReachError:
+            text = ""
+        return Processor(clock_hz(text), self._binding.workers)
 
     def as_found(self) -> AsFound:
         """Return what leaves it as it was found, whatever becomes of the block around which it is."""
