@@ -16,6 +16,7 @@ from router_agent.traffic.report.axes import (
 )
 from router_agent.traffic.report.model import (
     ChurnReport,
+    ForwardingRunReport,
     LatencyReport,
     LossCurveReport,
     PredictionReport,
@@ -216,6 +217,60 @@ def convergence(run: ChurnReport) -> Plot | None:
             "time without packets", min(values, default=1.0), max(values, default=10.0), words=duration
         ),
         (Curve("convergence", "first", points, Shape.MARKED),),
+    )
+
+
+def steadiness(runs: Sequence[ForwardingRunReport]) -> Plot:
+    """Return what each forwarder received over time, in percent of its own mean: the flat one is steady."""
+    curves: list[Curve] = []
+    for run, (css, marker) in zip(runs, _cycled(len(runs)), strict=True):
+        plot = rate_over_time(run.trial)
+        received = next(curve.points for curve in plot.curves if curve.label == "received")
+        mean = fmean(pps for _, pps in received) if received else 0.0
+        points = [(x, 100.0 * pps / mean) for x, pps in received] if mean else []
+        curves.append(Curve(f"{run.forwarder}, {run.routes:,} routes", css, points, marker=marker))
+    values = [share for curve in curves for _, share in curve.points]
+    end = max((x for curve in curves for x, _ in curve.points), default=1.0)
+    return Plot(
+        "Packets received, each in percent of its own mean",
+        "; ".join(
+            f"{run.forwarder} with {run.routes:,} routes varies by {100 * run.variation:.2f} %"
+            for run in runs
+        )
+        + ".",
+        time("seconds", end),
+        linear("% of the mean", min(values, default=0.0), max(values, default=100.0)),
+        tuple(curves),
+    )
+
+
+def rates_by_routes(runs: Sequence[ForwardingRunReport]) -> Plot:
+    """Return the highest rate of each forwarder by the routes in its table."""
+    counts = sorted({run.routes for run in runs})
+    names = list(dict.fromkeys(run.forwarder for run in runs))
+    curves = [
+        Curve(
+            name,
+            css,
+            sorted(
+                (float(counts.index(run.routes)), run.highest_pps) for run in runs if run.forwarder == name
+            ),
+            Shape.MARKED,
+            marker,
+        )
+        for name, (css, marker) in zip(names, _cycled(len(names)), strict=True)
+    ]
+    rates = [run.highest_pps for run in runs if run.highest_pps > 0] or [1.0]
+    far = max(rates) > _FAR * min(rates)
+    return Plot(
+        "Highest rate by routes in the table",
+        "; ".join(
+            f"{run.forwarder} with {run.routes:,} routes: {short(run.highest_pps)} packets/s" for run in runs
+        )
+        + ".",
+        categories("routes", [f"{count:,}" for count in counts]),
+        logarithmic("packets/s", min(rates), max(rates)) if far else linear("packets/s", 0.0, max(rates)),
+        tuple(curves),
     )
 
 

@@ -476,7 +476,46 @@ class TrafficReport(_Model):
         return (self.ended - self.started).total_seconds()
 
 
-def report_json(report: TrafficReport) -> str:
+class ForwardingRunReport(_Model):
+    """What one forwarder does with one table."""
+
+    forwarder: str
+    wires: str = Field(description="what its ports are made of, in words")
+    routes: int
+    sizes: SizesReport
+    highest_pps: float = Field(description="maximum forwarding rate (RFC 2285 3.6.2)")
+    limit: str = Field(description="what it was limited by, in words")
+    share: float = Field(description="part of the highest rate that the steady trial offered")
+    trial: TrialReport
+    ledger: LedgerReport
+    variation: float = Field(description="standard deviation over mean of packets received each 100 ms")
+    verdict: VerdictReport
+    culprits: list[str] = []
+    cycles: float | None = Field(default=None, description="of the forwarder for each packet")
+
+
+class ForwardingReport(_Model):
+    """Kernel and VPP forwarding in one run: same machine, same frames, same tables."""
+
+    schema_: Literal["router-agent/traffic-forwarding/1"] = Field(
+        alias="schema", default="router-agent/traffic-forwarding/1"
+    )
+    started: datetime
+    ended: datetime
+    sizes: SizesReport
+    runs: list[ForwardingRunReport]
+    gain: dict[int, float] = Field(
+        description="by routes in the table, how many times the kernel's highest rate VPP's is"
+    )
+    tester: Environment
+
+    @property
+    def seconds(self) -> float:
+        """How long it took."""
+        return (self.ended - self.started).total_seconds()
+
+
+def report_json(report: TrafficReport | ForwardingReport) -> str:
     """Return report.json."""
     return report.model_dump_json(by_alias=True, indent=2)
 

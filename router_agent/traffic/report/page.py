@@ -22,6 +22,7 @@ from router_agent.traffic.report.environment import Environment
 from router_agent.traffic.report.model import (
     BackToBackReport,
     ChurnReport,
+    ForwardingReport,
     LatencyReport,
     LatencyRunReport,
     LossCurveReport,
@@ -81,7 +82,33 @@ class Row:
 
 
 def html_of(report: TrafficReport) -> str:
-    """Return the page."""
+    """Return the page of a check."""
+    groups = _groups(report)
+    return _rendered(
+        "page.html.j2",
+        report=report,
+        claim=CLAIMS[report.tier],
+        culprits=chief_culprits(report),
+        groups=groups,
+        rows=_rows(report, groups),
+        overview=figures.rates_by_size(report),
+        clauses=[(rfc, list(lines)) for rfc, lines in groupby(report.clauses, key=lambda c: c.rfc)],
+    )
+
+
+def forwarding_html(report: ForwardingReport) -> str:
+    """Return the page of a comparison of forwarders."""
+    largest = max((run.routes for run in report.runs), default=0)
+    return _rendered(
+        "forwarding.html.j2",
+        report=report,
+        rates=figures.rates_by_routes(report.runs),
+        steady=figures.steadiness([run for run in report.runs if run.routes == largest]),
+        views=[(run, _of_trial(run.trial)) for run in report.runs],
+    )
+
+
+def _rendered(name: str, **content: object) -> str:
     directory = templates_dir()
     templates = Templates(
         loader=FileSystemLoader(directory),
@@ -103,18 +130,8 @@ def html_of(report: TrafficReport) -> str:
         "key": lambda curve: Markup(key(curve)),  # noqa: S704
         "yaml": lambda value: yaml.safe_dump(value, sort_keys=False, allow_unicode=True),
     }
-    groups = _groups(report)
-    return templates.get_template("page.html.j2").render(
-        report=report,
-        claim=CLAIMS[report.tier],
-        culprits=chief_culprits(report),
-        groups=groups,
-        rows=_rows(report, groups),
-        overview=figures.rates_by_size(report),
-        comparisons=[],
-        clauses=[(rfc, list(lines)) for rfc, lines in groupby(report.clauses, key=lambda c: c.rfc)],
-        style=Markup((directory / "style.css").read_text()),  # noqa: S704
-    )
+    style = Markup((directory / "style.css").read_text())  # noqa: S704
+    return templates.get_template(name).render(style=style, **content)
 
 
 def templates_dir() -> Path:
