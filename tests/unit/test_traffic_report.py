@@ -21,19 +21,20 @@ import traffic_reports
 from router_agent.traffic.generators.generator import Series, TrialResult
 from router_agent.traffic.judgement.ledger import balance
 from router_agent.traffic.judgement.verdict import Outcome, Verdict
-from router_agent.traffic.measurements.check import Part
+from router_agent.traffic.measurements.check import Part, overall
 from router_agent.traffic.measurements.results import Measurement, Target
 from router_agent.traffic.report.files import ReportError, read_report, write_reports
 from router_agent.traffic.report.junit import junit_of
 from router_agent.traffic.report.model import (
     ChurnReport,
+    ForwardingReport,
     LatencyRunReport,
     TargetReport,
     TrafficReport,
     json_schema,
     report_json,
 )
-from router_agent.traffic.report.page import html_of
+from router_agent.traffic.report.page import forwarding_html, html_of
 from router_agent.traffic.report.record import measured
 from router_agent.traffic.report.terminal import render_terminal
 from router_agent.traffic.scenario import FrameSizes, Tier
@@ -259,3 +260,30 @@ def test_a_check_that_measured_nothing_is_reported_all_the_same(tmp_path: Path) 
     out = StringIO()
     render_terminal(result, Console(file=out, width=100))
     assert "INVALID" in out.getvalue()
+
+
+def test_the_verdict_of_many_parts_says_which_one_decided() -> None:
+    def part(what: str, frames: str | None, outcome: Outcome) -> Part:
+        return Part(what, frames, Verdict(outcome, "so it was", (f"{what}: seen", "late")))
+
+    passed = [part("port proof", None, Outcome.PASS), part("target", "64", Outcome.PASS)]
+    assert overall(passed).reason == "so it was; so it was"
+    whole = [*passed, part("target", "imix", Outcome.PASS)]
+    assert overall(whole).reason == "all 3 parts passed, with frames of 64, imix"
+    failed = overall([*whole, part("latency", "64", Outcome.FAIL), part("soak", "64", Outcome.INVALID)])
+    assert (failed.outcome, failed.reason) == (Outcome.FAIL, "latency, 64 bytes: so it was")
+    assert "port proof: seen" in failed.notes
+    assert "target, imix: late" in failed.notes
+    assert "not judged: soak, 64 bytes: so it was" in failed.notes
+
+
+def test_kernel_and_vpp_side_by_side() -> None:
+    report = traffic_reports.forwarding()
+    text = report_json(report)
+    jsonschema.validate(json.loads(text), ForwardingReport.model_json_schema(mode="serialization"))
+    assert ForwardingReport.model_validate_json(text) == report
+    page = forwarding_html(report)
+    seen = words(page)
+    assert "10 times the kernel's rate is VPP's with 1,000,000 routes" in seen
+    assert Page(page).references == []
+    assert "Kernel with 1,000,000 routes varies by 4.00 %" in page

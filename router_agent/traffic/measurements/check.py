@@ -133,6 +133,25 @@ def named(what: str, frames: str | None) -> str:
     return f"{what}, {frames} bytes" if frames.isdecimal() else f"{what}, {frames}"
 
 
+def overall(parts: Sequence[Part]) -> Verdict:
+    """Return one verdict of all parts; with more than two, reasons and notes say which part they are of."""
+    if len(parts) <= 2:
+        return combine(*(part.verdict for part in parts))
+    named = [
+        Verdict(
+            part.verdict.outcome,
+            f"{part.name}: {part.verdict.reason}",
+            tuple(n if n.startswith(part.what) else f"{part.name}: {n}" for n in part.verdict.notes),
+        )
+        for part in parts
+    ]
+    verdict = combine(*named)
+    if verdict.outcome is Outcome.PASS:
+        sizes = list(dict.fromkeys(part.frames for part in parts if part.frames is not None))
+        return replace(verdict, reason=f"all {len(parts)} parts passed, with frames of {', '.join(sizes)}")
+    return verdict
+
+
 def run_check(
     check: Check | Scenario,
     endpoints: Endpoints,
@@ -164,7 +183,7 @@ def run_check(
         run.all()
     except (GeneratorError, CounterError, ReachError, ScenarioError) as error:
         run.parts.append(Part("check", None, Verdict(Outcome.INVALID, str(error))))
-    verdict = combine(*(part.verdict for part in run.parts))
+    verdict = overall(run.parts)
     result = CheckResult(
         check=whole,
         endpoints=endpoints,

@@ -72,10 +72,10 @@ def judge_latency(
             f"{microseconds(b.most_ns)}"
             for b in over
         )
-        return Verdict(Outcome.FAIL, f"{found} ({latency.what})", notes)
+        return Verdict(Outcome.FAIL, found, notes)
     shown = sorted({50.0, 99.0, *(b.percentile for b in bounds)})
     figures = ", ".join(f"p{p:g} {microseconds(latency.percentile(p))}" for p in shown)
-    return Verdict(Outcome.PASS, f"{figures} of {len(latency):,} packets ({latency.what})", notes)
+    return Verdict(Outcome.PASS, f"{figures} of {len(latency):,} packets", notes)
 
 
 def microseconds(nanoseconds: float) -> str:

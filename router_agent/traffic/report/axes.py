@@ -32,10 +32,13 @@ class Axis:
     ticks: tuple[tuple[float, str], ...]
 
 
-def linear(label: str, low: float, high: float, *, words: Words | None = None, ticks: int = 5) -> Axis:
-    """Return an axis of equal steps that covers low to high, in at most `ticks` round steps."""
+def linear(
+    label: str, low: float, high: float, *, words: Words | None = None, ticks: int = 5, least: float = 0.0
+) -> Axis:
+    """Return an axis that covers low to high in at most `ticks` round steps, none below `least`."""
     spread = high - low
     step = _round_step(spread / ticks if spread > _NOTHING * max(1.0, high) else max(spread, 1.0))
+    step = max(step, least)
     first, last = floor(low / step + 1e-9), ceil(high / step - 1e-9)
     last = max(last, first + 1)
     shown = words or short

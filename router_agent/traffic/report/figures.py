@@ -152,7 +152,7 @@ def search_trials(search: RateSearchReport) -> Plot:
     return Plot(
         f"Trials of the search for {search.name}",
         f"{search.found.reason}.",
-        linear("trial", 0.0, float(len(trials) + 1), ticks=8),
+        linear("trial", 0.0, float(len(trials) + 1), ticks=8, least=1.0),
         linear("packets/s", 0.0, max((t.rate_pps for t in trials), default=1.0)),
         tuple(curve for curve in curves if curve.points),
     )
