@@ -1,6 +1,7 @@
 """One run of the lab, from nothing to a verdict: ``python -m router_agent.lab``.
 
-    build -> daemons -> table announced -> in the POP's kernel -> in the FIB -> audit -> traffic -> verdict
+    build -> daemons -> table announced -> in the POP's kernel -> in the FIB -> audit -> traffic
+    -> acceptance.yml -> verdict
 
 Exit codes: 0 PASS, 1 FAIL, 2 INVALID (also when the lab could not be built), 130 and 143 when interrupted.
 Whatever happens, everything is taken down again, unless it is to be kept.
@@ -21,12 +22,14 @@ from typing import Any, NoReturn
 
 from rich.console import Console
 
+from router_agent.lab.acceptance import accept, lab_playbooks, lab_variables
 from router_agent.lab.daemon import wait_until
 from router_agent.lab.errors import LabError
 from router_agent.lab.lab import Advertise, FibKind, Lab, SpeakerKind, default_fib, lock
 from router_agent.lab.show import Stage, Stages, ways_in
 from router_agent.lab.table import FULL_IPV4, FULL_IPV6, Table, generated_table, read_table
 from router_agent.lab.topology import Topology
+from router_agent.lab.vm.play import table_of
 from router_agent.traffic.judgement.verdict import Outcome
 from router_agent.traffic.measurements.check import CheckResult, run_check
 from router_agent.traffic.report.terminal import render_terminal
@@ -37,6 +40,7 @@ PROOF_PREFIXES = 20_000
 
 _PROOF_PPS = 5_000.0
 """Low, so that a machine that does something else as well can still send every packet of it."""
+_ACCEPTANCE_PPS = 2_000.0
 _CONVERGE_SECONDS = 170.0
 _IN_SYNC_SECONDS = 60.0
 _FASTEST = 200_000
@@ -63,6 +67,7 @@ class Options:
     seconds: float
     report: Path
     advertise: Advertise | None = None
+    acceptance: bool = True
 
 
 @dataclass
@@ -120,8 +125,10 @@ def _run(options: Options, console: Console) -> int:
             stage.detail = f"namespaces {lab.topology.name}-{{upstream,pop1,pop1-fwd,tester}}"
         findings = _bring_up(lab, stages)
         result = _check(lab, options, stages)
+        accepted = _accept(lab, options, stages) if options.acceptance else Outcome.PASS
     render_terminal(result, console)
-    outcome = result.verdict.outcome if findings.drift == 0 else Outcome.FAIL
+    found = {result.verdict.outcome, accepted, Outcome.FAIL if findings.drift else Outcome.PASS}
+    outcome = next(o for o in (Outcome.FAIL, Outcome.INVALID, Outcome.PASS) if o in found)
     if findings.drift:
         console.print(
             f"FAIL  the FIB differs from the kernel in {findings.drift:,} prefixes", style="bold red"
@@ -217,6 +224,20 @@ def _check(lab: Lab, options: Options, stages: Stages) -> CheckResult:
         result = run_check(scenario, lab.endpoints, lab.counters(), options.report, progress)
         stage.detail = f"port proof of {len(scenario.destinations):,} prefixes, trial, report"
     return result
+
+
+def _accept(lab: Lab, options: Options, stages: Stages) -> Outcome:
+    """Have the playbook an operator runs check the POP as well: it is told that the POP is live."""
+    reports = options.report / "acceptance"
+    with stages.stage("acceptance.yml") as stage:
+        playbooks = lab_playbooks(lab, reports)
+        variables = lab_variables(lab, rate_pps=_ACCEPTANCE_PPS, reports=reports)
+        found = accept(playbooks, variables, live=True, progress=stage.now)
+        stage.detail = found.reason
+    assert found.outcome is not None
+    if found.outcome is not Outcome.PASS:
+        stages.console.print(table_of(found.play, playbooks.host), markup=False, soft_wrap=True)
+    return found.outcome
 
 
 def _write_summary(options: Options, lab: Lab, stages: Stages, findings: Findings, outcome: Outcome) -> None:
@@ -324,6 +345,9 @@ def _parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("--seconds", type=float, default=10.0, metavar="S", help="length of the trial")
     parser.add_argument("--report", type=Path, default=Path("build/lab"), metavar="DIR")
+    parser.add_argument(
+        "--no-acceptance", action="store_true", help="leave out playbooks/acceptance.yml, which comes last"
+    )
     parser.add_argument("--keep", action="store_true", help="leave everything up")
     return parser
 
@@ -341,6 +365,7 @@ def _options(parsed: argparse.Namespace) -> Options:
         seconds=parsed.seconds,
         report=parsed.report,
         advertise=Advertise(parsed.advertise) if parsed.advertise else None,
+        acceptance=not parsed.no_acceptance,
     )
 
 

@@ -212,6 +212,7 @@ def _lag(chosen: str | None) -> list[dict[str, Any]]:
             "bench",
             "--seconds",
             "2",
+            "--no-acceptance",
             "--report",
             report,
         ]

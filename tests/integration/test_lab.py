@@ -239,6 +239,8 @@ def test_a_lab_runs_to_its_verdict_with_one_command(lab_name: str, tmp_path: Pat
     summary = json.loads((report / "lab.json").read_text())
     assert summary["outcome"] == "PASS"
     assert summary["drift"] == 0
+    accepted = json.loads((report / "acceptance" / f"{lab_name}-pop1" / "result.json").read_text())
+    assert (accepted["outcome"], accepted["as_found"]) == ("PASS", True)
     assert_nothing_left(lab_name)
 
 
@@ -277,7 +279,18 @@ def test_what_a_killed_lab_left_is_removed_by_the_next(lab_name: str, tmp_path: 
 def test_a_kept_lab_stays_and_is_taken_down_by_name(
     lab_name: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    arguments = ["--name", lab_name, "--fib", "kernel", "--ipv4", "100", "--ipv6", "10", "--keep"]
+    arguments = [
+        "--name",
+        lab_name,
+        "--fib",
+        "kernel",
+        "--ipv4",
+        "100",
+        "--ipv6",
+        "10",
+        "--keep",
+        "--no-acceptance",
+    ]
     arguments += ["--speaker", "exabgp", "--rate", "1000", "--seconds", "0.3", "--report", str(tmp_path)]
     assert run.main(arguments) == 0
     said = capsys.readouterr().out

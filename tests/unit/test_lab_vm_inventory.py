@@ -18,8 +18,7 @@ from router_agent.lab.vm.inventory import STATIC, dynamic_inventory, forwarding_
 from router_agent.lab.vm.neighbours import IPV4, IPV6, TESTER_AS, TESTER_IPV4, Neighbours, tables
 from router_agent.lab.vm.network import Network
 from router_agent.lab.vm.plan import DEVICES, HOST, LAN, MANAGEMENT, PORTS, UPLINK
-from router_agent.lab.vm.play import PlayError, PlayResult, parse_output
-from router_agent.lab.vm.run import table_of
+from router_agent.lab.vm.play import PlayError, PlayResult, parse_output, table_of
 from router_agent.model import Family, key_lengths, prefixes_of
 
 OUTPUT = """\

@@ -2,43 +2,21 @@
 
 from __future__ import annotations
 
-import json
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from router_agent.lab.errors import LabError
 from router_agent.lab.vm.host import Host
 from router_agent.lab.vm.neighbours import Neighbours, expected_positions
 from router_agent.lab.vm.network import Network
-from router_agent.lab.vm.plan import HOST, PORTS
-from router_agent.lab.vm.play import Playbooks, PlayResult
+from router_agent.lab.vm.plan import PORTS
 from router_agent.lab.vm.traffic import PROGRAM, PROOF_PPS, TRIAL_SECONDS
 from router_agent.model import Family, prefixes_of
-from router_agent.traffic.judgement.verdict import Outcome
 
-REFUSED = "REFUSED"
 _SECONDS = 900
 _FRAME = 128
 """Bytes; room for the signature in IPv4 and IPv6 alike."""
-
-
-@dataclass(frozen=True)
-class Accepted:
-    """What the playbook found.
-
-    Attributes:
-        outcome: PASS, FAIL or INVALID; None when it refused the router.
-        reason: why.
-        play: the run itself.
-    """
-
-    outcome: Outcome | None
-    reason: str
-    play: PlayResult
 
 
 def prefixes_by_port(neighbours: Neighbours) -> dict[str, list[str]]:
@@ -95,40 +73,3 @@ def acceptance_variables(
         },
         "acceptance_reports": str(reports.resolve()),
     }
-
-
-def accept(
-    playbooks: Playbooks,
-    variables: Mapping[str, Any],
-    *,
-    live: bool,
-    progress: Callable[[str], None] = lambda _text: None,
-) -> Accepted:
-    """Run the playbook.
-
-    Args:
-        playbooks: runs it.
-        variables: see `acceptance_variables`.
-        live: go on although the router is live.
-        progress: told the task that runs.
-
-    Raises:
-        LabError: it has no verdict: something could not be carried out.
-    """
-    reports = Path(variables["acceptance_reports"])
-    reports.mkdir(parents=True, exist_ok=True)
-    file = reports / "variables.json"
-    # the prefixes are too many for a command line
-    file.write_text(json.dumps(dict(variables) | {"acceptance_live": live}))
-    play = playbooks.run("acceptance.yml", None, "-e", f"@{file}", progress=progress)
-    try:
-        result = json.loads((reports / HOST / "result.json").read_text())
-    except (OSError, ValueError) as error:
-        raise LabError(
-            f"acceptance.yml left no result ({error}); its output: {play.log}\n{play.tail}"
-        ) from error
-    if result["outcome"] == REFUSED:
-        return Accepted(None, result["reason"], play)
-    if result["outcome"] not in list(Outcome):
-        raise LabError(f"acceptance.yml: {result['outcome']}: {result['reason']}; its output: {play.log}")
-    return Accepted(Outcome(result["outcome"]), result["reason"], play)

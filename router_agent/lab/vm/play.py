@@ -15,17 +15,15 @@ from pathlib import Path
 from typing import Any
 
 from router_agent.lab.errors import LabError
-from router_agent.lab.vm.inventory import ROOT, STATIC
+from router_agent.lab.vm.inventory import ROOT
 from router_agent.lab.vm.plan import HOST
 
 _SECONDS = 2400.0
-_RECAP = re.compile(
-    rf"^{re.escape(HOST)}\s+: ok=(?P<ok>\d+)\s+changed=(?P<changed>\d+)\s+unreachable=(?P<unreachable>\d+)\s+"
-    r"failed=(?P<failed>\d+)",
-    re.MULTILINE,
+_RECAP = (
+    r"\s+: ok=(?P<ok>\d+)\s+changed=(?P<changed>\d+)\s+"
+    r"unreachable=(?P<unreachable>\d+)\s+failed=(?P<failed>\d+)"
 )
 _TASK = re.compile(r"^(?:TASK|RUNNING HANDLER) \[(?P<name>.*?)\] \*")
-_CHANGED = re.compile(rf"^changed: \[{re.escape(HOST)}\]")
 _TAIL_LINES = 40
 
 
@@ -81,16 +79,19 @@ class PlayError(LabError):
 
 
 class Playbooks:
-    """Runs playbooks with the lab's two inventories.
+    """Runs playbooks with a lab's inventories.
 
     Args:
-        inventory: the second inventory, see `inventory.dynamic_inventory`.
+        inventories: those of the lab; for the virtual POP host `inventory.STATIC` and what
+            `inventory.dynamic_inventory` makes.
+        host: the router's name in them.
         logs: where outputs go, one file a run.
         sockets: where Ansible's ssh keeps its control sockets; a short path.
     """
 
-    def __init__(self, inventory: Path, *, logs: Path, sockets: Path) -> None:
-        self._inventory = inventory
+    def __init__(self, *inventories: Path, host: str = HOST, logs: Path, sockets: Path) -> None:
+        self.host = host
+        self._inventories = inventories
         self._logs = logs
         self._sockets = sockets
         self._runs = 0
@@ -120,8 +121,9 @@ class Playbooks:
         argv = self._command(playbook, variables or {}, arguments)
         began = time.monotonic()
         status, output = _follow(argv, self._environment(), log, progress, seconds)
+        seconds = time.monotonic() - began
         return parse_output(
-            output, playbook=playbook, status=status, seconds=time.monotonic() - began, log=log
+            output, playbook=playbook, status=status, seconds=seconds, log=log, host=self.host
         )
 
     def _command(self, playbook: str, variables: Mapping[str, Any], arguments: Sequence[str]) -> list[str]:
@@ -130,7 +132,7 @@ class Playbooks:
             raise PlayError(f"found no {program}, expected Ansible beside this Python: make setup")
         return [
             str(program),
-            *("-i", str(STATIC), "-i", str(self._inventory.resolve())),
+            *(word for inventory in self._inventories for word in ("-i", str(inventory.resolve()))),
             *(("-e", json.dumps(variables)) if variables else ()),
             *arguments,
             str(ROOT / "playbooks" / playbook),
@@ -148,16 +150,18 @@ class Playbooks:
         }
 
 
-def parse_output(text: str, *, playbook: str, status: int, seconds: float, log: Path) -> PlayResult:
-    """Return what ansible-playbook's default output says."""
+def parse_output(
+    text: str, *, playbook: str, status: int, seconds: float, log: Path, host: str = HOST
+) -> PlayResult:
+    """Return what ansible-playbook's default output says of a host."""
     changed: list[str] = []
     task = ""
     for line in text.splitlines():
         if found := _TASK.match(line):
             task = found["name"]
-        elif _CHANGED.match(line):
+        elif line.startswith(f"changed: [{host}"):
             changed.append(task)
-    recap = _RECAP.search(text)
+    recap = re.search(rf"^{re.escape(host)}{_RECAP}", text, re.MULTILINE)
     counts = {name: int(recap[name]) if recap else 0 for name in ("ok", "changed", "failed", "unreachable")}
     return PlayResult(
         playbook=playbook,
@@ -168,6 +172,16 @@ def parse_output(text: str, *, playbook: str, status: int, seconds: float, log: 
         log=log,
         **counts,
     )
+
+
+def table_of(result: PlayResult, host: str = HOST) -> str:
+    """Return the table that verify.yml or acceptance.yml printed, without what is around it."""
+    lines = result.output.splitlines()
+    begin = next((n for n, line in enumerate(lines) if line.strip() == host), None)
+    if begin is None:
+        return ""
+    end = next((n for n in range(begin, len(lines)) if not lines[n].strip()), len(lines))
+    return "\n".join(line.removeprefix("        ") for line in lines[begin + 1 : end])
 
 
 def _follow(

@@ -21,7 +21,7 @@ from router_agent.lab.vm import image as images
 from router_agent.lab.vm.hardware import Hardware, has_igb
 from router_agent.lab.vm.host import Host, HostError
 from router_agent.lab.vm.image import Image
-from router_agent.lab.vm.inventory import dynamic_inventory, forwarding_variables
+from router_agent.lab.vm.inventory import STATIC, dynamic_inventory, forwarding_variables
 from router_agent.lab.vm.kvm import kvm_works
 from router_agent.lab.vm.machine import Machine, free_port
 from router_agent.lab.vm.neighbours import Neighbours
@@ -122,7 +122,7 @@ class VirtualPop:
         self.host.configure()
         inventory = self._directory / "inventory.yml"
         inventory.write_text(dynamic_inventory(self.host, self._variables))
-        self.playbooks = Playbooks(inventory, logs=self.logs, sockets=self.network.directory)
+        self.playbooks = Playbooks(STATIC, inventory, logs=self.logs, sockets=self.network.directory)
         how = "KVM" if self.hardware.kvm else "emulated processor"
         return f"Debian {images.SUITE}, {'kept' if found else 'built'}, {how}"
 

@@ -20,14 +20,15 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table as Grid
 
+from router_agent.lab.acceptance import accept
 from router_agent.lab.errors import LabError
 from router_agent.lab.plan import Port
 from router_agent.lab.run import Interrupted, ignore_signals, interruptible
 from router_agent.lab.show import Stage, Stages
 from router_agent.lab.vm import testpmd
-from router_agent.lab.vm.acceptance import accept, acceptance_variables
+from router_agent.lab.vm.acceptance import acceptance_variables
 from router_agent.lab.vm.plan import DEVICES, HOST, LAN, PORTS, UPLINK
-from router_agent.lab.vm.play import PlayError, PlayResult
+from router_agent.lab.vm.play import PlayError, PlayResult, table_of
 from router_agent.lab.vm.pop import VirtualPop
 from router_agent.lab.vm.traffic import PROOF_PREFIXES, prove_wire
 from router_agent.model import Family
@@ -219,16 +220,6 @@ def _progress(stage: Stage) -> Progress:
 
 def _recap(result: PlayResult, reboots: int) -> str:
     return f"{result.changed} changes, {reboots} reboot{'' if reboots == 1 else 's'}"
-
-
-def table_of(result: PlayResult) -> str:
-    """Return the table that verify.yml printed, without what is around it."""
-    lines = result.output.splitlines()
-    begin = next((n for n, line in enumerate(lines) if line.strip() == HOST), None)
-    if begin is None:
-        return ""
-    end = next((n for n in range(begin, len(lines)) if not lines[n].strip()), len(lines))
-    return "\n".join(line.removeprefix("        ") for line in lines[begin + 1 : end])
 
 
 def _show(report: Report, console: Console) -> None:
