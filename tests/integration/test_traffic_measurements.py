@@ -94,7 +94,9 @@ def test_target_and_soak_tell_what_fits_from_what_does_not(router: KernelRouter)
     assert slow.culprits == () or slow.trial.lost or slow.trial.unsent
     assert fast.verdict.outcome is Outcome.FAIL, fast.verdict.reason
     assert fast.trial.received <= CAPACITY * 1.1 * fast.trial.offered_s + (60_000 + BUCKET) / FRAME
-    assert fast.culprits
+    (named,) = [drop for drop in fast.ledger.drops if drop.name == "device port to-east: egress queue full"]
+    assert named.count == fast.trial.lost, fast.ledger.drops
+    assert any(words.startswith("device port to-east: egress queue full") for words in fast.culprits)
     assert long.verdict.outcome is Outcome.PASS, long.verdict.reason
     assert 0 <= long.variation < 1
 

@@ -95,8 +95,13 @@ def test_what_came_in_and_went_nowhere_is_a_derived_class() -> None:
 
 
 def test_drops_of_the_testers_ports_are_the_testers() -> None:
-    drops = PortCounters([("west", "eth0", None)]).drops({"west.rx_dropped": 5, "west.rx_errors": 1})
-    assert [(d.source, d.count) for d in drops] == [("west rx_dropped", 5), ("west rx_errors", 1)]
+    grown = {"west.rx_dropped": 5, "west.rx_errors": 1, "west.tx_dropped": 3, "west.tx_errors": 4}
+    drops = PortCounters([("west", "eth0", None)]).drops(grown)
+    assert [(d.source, d.count) for d in drops] == [
+        ("west rx_dropped", 5),
+        ("west rx_errors", 1),
+        ("west tx_dropped, tx_errors", 7),
+    ]
     assert {d.side for d in drops} == {Side.TESTER}
 
 

@@ -91,6 +91,24 @@ def test_a_generator_that_was_too_slow_is_no_nic() -> None:
     assert "NIC could" not in words
 
 
+def test_a_nic_that_drops_what_it_took_could_not_send() -> None:
+    dropped = DropClass("tester port west: could not send", 40, Side.TESTER, "west tx_dropped, tx_errors")
+    (words,) = named(trial(lost=40), dropped)
+    assert words == (
+        "tester's NIC could not send: it took 40 packets and dropped them (west tx_dropped, tx_errors)"
+    )
+    result = trial(lost=40)
+    verdict = judge_trial(result, balance(result.sent, result.received, [dropped]), Goal())
+    assert verdict.outcome is Outcome.INVALID
+
+
+def test_a_full_egress_queue_is_named() -> None:
+    (words,) = named(trial(lost=40), device("device port to-east: egress queue full", 40))
+    assert words.startswith(
+        "device port to-east: egress queue full, 40 packets: more left by it than it sends"
+    )
+
+
 def test_the_testers_own_losses_come_first() -> None:
     ours = DropClass("tester's capture of port east full", 10, Side.TESTER, "capture")
     words = named(

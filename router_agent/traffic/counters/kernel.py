@@ -13,6 +13,7 @@ from pathlib import Path
 from router_agent.namespaces import NamespaceError, inside
 from router_agent.traffic import nic
 from router_agent.traffic.counters.ethtool import nic_counters, receive_drops
+from router_agent.traffic.counters.qdisc import egress_drops
 from router_agent.traffic.counters.source import CounterError, DropClass, Side
 
 _DEV_COLUMNS = {
@@ -142,6 +143,8 @@ class KernelForwarder:
         for port in self._ports(counters):
             own = nic_counters(port, self._namespace)
             counters |= {f"dev.{port}.{counter}": value for counter, value in own.items()}
+        dropped = egress_drops(self._namespace)
+        counters |= {f"dev.{port}.qdisc_drops": dropped.get(port, 0) for port in self._ports(counters)}
         return counters | _evidence(self._namespace)
 
     def drops(self, growth: Mapping[str, int]) -> list[DropClass]:
@@ -176,7 +179,15 @@ class KernelForwarder:
         return [name for name in names if name != "lo"]
 
     def _port_drops(self, port: str, growth: Mapping[str, int]) -> list[DropClass]:
-        classes = receive_drops(Side.DEVICE, port, growth, f"dev.{port}.")
+        classes = [
+            *receive_drops(Side.DEVICE, port, growth, f"dev.{port}."),
+            DropClass(
+                f"device port {port}: egress queue full",
+                growth.get(f"dev.{port}.qdisc_drops", 0),
+                Side.DEVICE,
+                f"{port} qdisc drops",
+            ),
+        ]
         if self._is_veth(port):
             return classes
         return [
@@ -198,7 +209,7 @@ class KernelForwarder:
         return growth.get("Ip.ForwDatagrams", 0) + growth.get("Ip6OutForwDatagrams", 0)
 
     def _left(self, growth: Mapping[str, int]) -> int:
-        counted = ("tx_packets", "tx_dropped", "tx_errors")
+        counted = ("tx_packets", "tx_dropped", "tx_errors", "qdisc_drops")
         return sum(growth.get(f"dev.{p}.{c}", 0) for p in self._ports(growth) for c in counted)
 
 
@@ -232,11 +243,14 @@ class PortCounters:
 
     def drops(self, growth: Mapping[str, int]) -> list[DropClass]:
         """Return the drop classes of the tester; see `source.CounterSource`."""
-        return [
-            drop
-            for label, _, _ in self._ports
-            for drop in receive_drops(Side.TESTER, label, growth, f"{label}.")
-        ]
+        classes: list[DropClass] = []
+        for label, interface, namespace in self._ports:
+            classes += receive_drops(Side.TESTER, label, growth, f"{label}.")
+            if driver_of(interface, namespace) != "veth":
+                gone = growth.get(f"{label}.tx_dropped", 0) + growth.get(f"{label}.tx_errors", 0)
+                source = f"{label} tx_dropped, tx_errors"
+                classes.append(DropClass(f"tester port {label}: could not send", gone, Side.TESTER, source))
+        return classes
 
 
 class HostBacklog:

@@ -25,7 +25,7 @@ LONGEST_S = 2.0
 """RFC 2544 26.4: trials of at least two seconds; a burst that long meets no buffer any more."""
 
 _PRECISION = 0.01
-_SLOWEST = 0.95
+_SLOWEST = 0.9
 """A burst that went out slower than this part of the rate was none."""
 
 _ATTEMPTS = 5

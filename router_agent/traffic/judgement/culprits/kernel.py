@@ -66,6 +66,12 @@ def _by_class(case: Case) -> Iterator[Culprit]:
                 drop.count,
                 f"the kernel knew no neighbour for {drop.count:,} packets{seen}: does the next hop answer?",
             )
+        elif "egress queue full" in drop.name:
+            yield Culprit(
+                drop.count,
+                f"{drop.name}, {drop.count:,} packets: more left by it than it sends: is its link as fast as "
+                "it should be, and its queueing discipline the one that is wanted?",
+            )
         elif "discarded by a route" in drop.name:
             yield Culprit(
                 drop.count,

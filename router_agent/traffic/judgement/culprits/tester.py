@@ -27,6 +27,10 @@ def _unsent(case: Case) -> Iterator[Culprit]:
 
 def _drops(case: Case) -> Iterator[Culprit]:
     for drop in case.drops(Side.TESTER):
+        if drop.name.endswith("could not send"):
+            dropped = f"it took {drop.count:,} packets and dropped them ({drop.source})"
+            yield Culprit(drop.count, f"tester's NIC could not send: {dropped}", tester=True)
+            continue
         yield Culprit(
             drop.count,
             f"{drop.name}: {drop.count:,} packets came back and the tester lost them: give it more room "
