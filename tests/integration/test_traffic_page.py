@@ -18,7 +18,7 @@ from typing import Any
 import pytest
 
 import traffic_reports
-from router_agent.traffic.report.page import html_of
+from router_agent.traffic.report.page import forwarding_html, html_of
 from router_agent.traffic.scenario import Tier
 
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
@@ -47,7 +47,7 @@ frame.addEventListener("load", () => {
   const found = {
     width: root.clientWidth, scroll: root.scrollWidth, plots: plots.length,
     wide: wide.map((e) => e.tagName + "." + e.className), smallest: Math.min(...small), outside,
-    heading: page.querySelector("strong.outcome").textContent,
+    heading: page.querySelector("strong").textContent,
     ink: view.getComputedStyle(page.body).color, paper: view.getComputedStyle(page.body).backgroundColor,
     unlabelled: plots.filter((p) => !p.getAttribute("aria-label")).length,
   };
@@ -124,6 +124,15 @@ def test_the_page_fits_and_is_readable(page: Path, width: int, tmp_path: Path) -
     assert found["unlabelled"] == 0
     assert found["outside"] == []
     assert found["smallest"] >= 8.5
+
+
+@pytest.mark.parametrize("width", [1280, 390])
+def test_the_page_of_forwarders_fits_too(width: int, tmp_path: Path) -> None:
+    path = tmp_path / "forwarding.html"
+    path.write_text(forwarding_html(traffic_reports.forwarding()))
+    seen = looked_at(path, width, tmp_path)
+    assert seen.found["scroll"] <= width
+    assert (seen.found["wide"], seen.found["outside"], seen.console, seen.requests) == ([], [], [], [])
 
 
 def test_the_page_has_no_errors_and_asks_nobody(page: Path, tmp_path: Path) -> None:

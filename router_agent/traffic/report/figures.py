@@ -27,6 +27,7 @@ from router_agent.traffic.report.model import (
     TrialReport,
 )
 from router_agent.traffic.report.plots import Curve, Event, Plot, Shape
+from router_agent.traffic.report.words import routes
 
 _MOST_POINTS = 300
 """Of a curve over time: more of them than a narrow screen has pixels."""
@@ -228,14 +229,13 @@ def steadiness(runs: Sequence[ForwardingRunReport]) -> Plot:
         received = next(curve.points for curve in plot.curves if curve.label == "received")
         mean = fmean(pps for _, pps in received) if received else 0.0
         points = [(x, 100.0 * pps / mean) for x, pps in received] if mean else []
-        curves.append(Curve(f"{run.forwarder}, {run.routes:,} routes", css, points, marker=marker))
+        curves.append(Curve(f"{run.forwarder}, {routes(run.routes)}", css, points, marker=marker))
     values = [share for curve in curves for _, share in curve.points]
     end = max((x for curve in curves for x, _ in curve.points), default=1.0)
     return Plot(
         "Packets received, each in percent of its own mean",
         "; ".join(
-            f"{run.forwarder} with {run.routes:,} routes varies by {100 * run.variation:.2f} %"
-            for run in runs
+            f"{run.forwarder} with {routes(run.routes)} varies by {100 * run.variation:.2f} %" for run in runs
         )
         + ".",
         time("seconds", end),
@@ -265,7 +265,7 @@ def rates_by_routes(runs: Sequence[ForwardingRunReport]) -> Plot:
     return Plot(
         "Highest rate by routes in the table",
         "; ".join(
-            f"{run.forwarder} with {run.routes:,} routes: {short(run.highest_pps)} packets/s" for run in runs
+            f"{run.forwarder} with {routes(run.routes)}: {short(run.highest_pps)} packets/s" for run in runs
         )
         + ".",
         categories("routes", [f"{count:,}" for count in counts]),

@@ -35,10 +35,11 @@ def _listed(value: object) -> object:
 
 
 def _by_port(value: object, info: ValidationInfo) -> object:
-    """Name the ports of counts that come in the order of the check's ports."""
+    """Name the ports of counts that come in the order of the check's ports; by number where none are told."""
     if isinstance(value, dict) or not isinstance(value, tuple):
         return value
-    return dict(zip((info.context or {}).get("ports", ()), value, strict=True))
+    names = (info.context or {}).get("ports") or [str(i) for i in range(len(value))]
+    return dict(zip(names, value, strict=True))
 
 
 def _coarse(value: object) -> object:

@@ -38,7 +38,7 @@ from router_agent.traffic.report.model import (
     title_of,
 )
 from router_agent.traffic.report.plots import Plot, key, svg
-from router_agent.traffic.report.words import CLAIMS, chief_culprits, duration, rate, share, span
+from router_agent.traffic.report.words import CLAIMS, chief_culprits, duration, rate, routes, share, span
 
 _DIRECTORY = "traffic_report"
 _MOST_ROWS = 120
@@ -120,6 +120,7 @@ def _rendered(name: str, **content: object) -> str:
     templates.filters |= {
         "count": lambda value: f"{value:,}",
         "rate": rate,
+        "routes": routes,
         "share": share,
         "span": span,
         "duration": duration,

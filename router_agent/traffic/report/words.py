@@ -6,7 +6,7 @@ from router_agent.traffic.report.axes import duration
 from router_agent.traffic.report.model import TrafficReport, culprits_of
 from router_agent.traffic.scenario import Tier
 
-__all__ = ["CLAIMS", "chief_culprits", "duration", "rate", "share", "span"]
+__all__ = ["CLAIMS", "chief_culprits", "duration", "rate", "routes", "share", "span"]
 
 CLAIMS = {
     Tier.FUNCTIONAL: "Functional tier: network namespaces and virtual wires. It shows whether packets go the "
@@ -30,6 +30,11 @@ def chief_culprits(report: TrafficReport) -> list[str]:
 def rate(pps: float) -> str:
     """Return packets a second: all digits below a million, then millions."""
     return f"{pps:,.0f}" if pps < 1e6 else f"{pps / 1e6:,.3f} M"
+
+
+def routes(count: int) -> str:
+    """Return a number of routes."""
+    return f"{count:,} route" if count == 1 else f"{count:,} routes"
 
 
 def share(part: float, whole: float) -> str:
