@@ -37,9 +37,11 @@ from router_agent.traffic.report.model import (
 from router_agent.traffic.report.page import forwarding_html, html_of
 from router_agent.traffic.report.record import measured
 from router_agent.traffic.report.terminal import render_terminal
+from router_agent.traffic.report.words import chief_culprits
 from router_agent.traffic.scenario import FrameSizes, Tier
 
 HOSTILE = '<script>alert("x")</script>'
+SIZE = FrameSizes.of(64)
 GOLDEN = Path(__file__).parent / "data" / "traffic-check-2.schema.json"
 
 
@@ -272,6 +274,10 @@ def test_the_verdict_of_many_parts_says_which_one_decided() -> None:
     assert overall(whole).reason == "all 3 parts passed, with frames of 64, imix"
     failed = overall([*whole, part("latency", "64", Outcome.FAIL), part("soak", "64", Outcome.INVALID)])
     assert (failed.outcome, failed.reason) == (Outcome.FAIL, "latency, 64 bytes: so it was")
+    several = overall([part("target", str(size), Outcome.FAIL) for size in (64, 128, 256, 512)])
+    assert several.reason == (
+        "target, 64 bytes: so it was; target, 128 bytes: so it was; and 2 more parts are FAIL"
+    )
     assert "port proof: seen" in failed.notes
     assert "target, imix: late" in failed.notes
     assert "not judged: soak, 64 bytes: so it was" in failed.notes
@@ -287,3 +293,11 @@ def test_kernel_and_vpp_side_by_side() -> None:
     assert "10 times the kernel's rate is VPP's with 1,000,000 routes" in seen
     assert Page(page).references == []
     assert "Kernel with 1,000,000 routes varies by 4.00 %" in page
+
+
+def test_culprits_of_several_measurements_are_named() -> None:
+    one = traffic_reports.target(SIZE, 1e4, lost=0.1)
+    assert chief_culprits(traffic_reports.report(found=[one])) == list(one.culprits)
+    other = replace(one, sizes=FrameSizes.of(128))
+    named = chief_culprits(traffic_reports.report(found=[one, other]))
+    assert named == [f"target, 64: {one.culprits[0]}", f"target, 128: {one.culprits[0]}"]

@@ -37,6 +37,9 @@ ChangesTo: TypeAlias = Callable[[Destinations], AbstractContextManager[MakeChang
 """Gives, for its block, what makes route changes to some destinations, and puts them back at the end."""
 
 _RETRY_SLOWDOWN = 4
+
+_REASONS = 2
+"""Parts whose reasons are the verdict's, when more of them decided."""
 _SENDINGS = 3
 """So often a proof tries to send to every prefix: a short stream has no time to make up for a pause."""
 _CHURN_INTERVAL_S = 0.005
@@ -149,7 +152,13 @@ def overall(parts: Sequence[Part]) -> Verdict:
     if verdict.outcome is Outcome.PASS:
         sizes = list(dict.fromkeys(part.frames for part in parts if part.frames is not None))
         return replace(verdict, reason=f"all {len(parts)} parts passed, with frames of {', '.join(sizes)}")
-    return verdict
+    reasons = [one.reason for one in named if one.outcome is verdict.outcome]
+    more = len(reasons) - _REASONS
+    told = [
+        *reasons[:_REASONS],
+        *([f"and {more} more parts are {verdict.outcome.value}"] if more > 0 else []),
+    ]
+    return replace(verdict, reason="; ".join(told))
 
 
 def run_check(

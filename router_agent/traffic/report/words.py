@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from router_agent.traffic.report.axes import duration
-from router_agent.traffic.report.model import TrafficReport, culprits_of
+from router_agent.traffic.report.model import TrafficReport, culprits_of, title_of
 from router_agent.traffic.scenario import Tier
 
 __all__ = ["CLAIMS", "chief_culprits", "duration", "rate", "routes", "share", "span"]
@@ -22,9 +22,13 @@ _MOST_CULPRITS = 5
 
 
 def chief_culprits(report: TrafficReport) -> list[str]:
-    """Return what is behind the verdict: culprits of the measurements that decided it, each once."""
-    deciding = (m for m in report.measurements if m.verdict.outcome is report.verdict.outcome)
-    return list(dict.fromkeys(line for m in deciding for line in culprits_of(m)[:2]))[:_MOST_CULPRITS]
+    """Return what is behind the verdict: culprits of the measurements that decided it, named if several did."""
+    deciding = [m for m in report.measurements if m.verdict.outcome is report.verdict.outcome]
+    blamed = [m for m in deciding if culprits_of(m)]
+    if len(blamed) == 1:
+        return culprits_of(blamed[0])[:_MOST_CULPRITS]
+    lines = [f"{title_of(m)}, {m.sizes.label}: {line}" for m in blamed for line in culprits_of(m)[:2]]
+    return lines[:_MOST_CULPRITS]
 
 
 def rate(pps: float) -> str:
