@@ -22,7 +22,7 @@ _MOST_CULPRITS = 5
 
 
 def chief_culprits(report: TrafficReport) -> list[str]:
-    """Return what is behind the verdict: culprits of the measurements that decided it, named if several did."""
+    """Return what is behind the verdict: culprits of the measurements that decided it, named if several."""
     deciding = [m for m in report.measurements if m.verdict.outcome is report.verdict.outcome]
     blamed = [m for m in deciding if culprits_of(m)]
     if len(blamed) == 1:
