@@ -209,12 +209,14 @@ def test_several_workers_share_ports_by_their_queues(router: Router) -> None:
     assert nic.channels("west", router.tester) == nic.Channels(4, 4)
     with SocketsGenerator(scenario(cpus=(0, 1) * 4), router.endpoints) as generator:
         assert (len(generator.plan.senders), len(generator.plan.receivers)) == (4, 4)
+        assert [os.sched_getaffinity(pid) for pid in generator.process_ids] == [{0}, {1}] * 4
         result = generator.start(4_000, 0.5).finish()
         once = generator.start(4_000, 1.0, packets=95).finish()
     assert loss_free(result)
     assert result.received == result.sent > 1_000
     assert result.received_by_port == (int(result.sent_to[70:].sum()), int(result.sent_to[:70].sum()))
     assert once.sent_to.tolist() == [1] * 95
+    assert result.setup[0].startswith("sockets: sender on west on CPU 0; sender on west on CPU 1; sender on ")
 
 
 def test_latency_is_of_sampled_packets_and_in_order_of_size(router: Router) -> None:

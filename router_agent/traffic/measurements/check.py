@@ -261,6 +261,8 @@ class _Run:
 
     def _take(self, what: str, scenario: Scenario, found: Sequence[Measurement]) -> None:
         self.measurements += found
+        trials = (one.trial for one in found if isinstance(one, Target))
+        self.notes += (note for trial in trials for note in trial.setup if note not in self.notes)
         verdict = combine(*(one.verdict for one in found))
         self.parts.append(Part(what, scenario.sizes.label, verdict))
 

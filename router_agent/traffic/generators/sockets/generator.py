@@ -29,7 +29,8 @@ from router_agent.traffic.generators.sockets import sender as tx
 from router_agent.traffic.generators.sockets.account import Lane
 from router_agent.traffic.generators.sockets.board import MOST_PACKETS, Board, Layout
 from router_agent.traffic.generators.sockets.clock import StepWatch
-from router_agent.traffic.generators.sockets.link import mac_of, queues_of, require_up
+from router_agent.traffic.generators.sockets.link import mac_of, pci_of, queues_of, require_up, udp_hash_of
+from router_agent.traffic.generators.sockets.placement import Machine, Work, place
 from router_agent.traffic.generators.sockets.plan import Plan, Sending, plan
 from router_agent.traffic.generators.sockets.process import WorkerProcess
 from router_agent.traffic.generators.sockets.receiver import ReceiveJob, ReceiverSetup
@@ -67,6 +68,7 @@ class SocketsGenerator:
         self.scenario = scenario
         self.endpoints = endpoints
         self.plan = Plan((), ())
+        self.setup: tuple[str, ...] = ()
         self._workers: list[WorkerProcess] = []
         self._next = 0
         self._running = False
@@ -150,7 +152,7 @@ class SocketsGenerator:
             names = ", ".join(ports[i].name for i in receiving.ports)
             namespace = ports[receiving.ports[0]].namespace
             self._workers.append(WorkerProcess(namespace, f"receiver on {names}"))
-        cpus = _cpus(scenario.cpus, len(self.plan))
+        cpus = self._place()
         tag = secrets.randbits(32)
         signature = signature_offset(scenario.destinations, scenario.sizes)
         for worker, sending, cpu in zip(self.senders, self.plan.senders, cpus, strict=False):
@@ -164,6 +166,24 @@ class SocketsGenerator:
             worker.send(ReceiverSetup(interfaces, tag, signature, scenario.ring_frames, cpu, group))
         for worker in self._workers:
             worker.answer()
+
+    def _place(self) -> tuple[int | None, ...]:
+        """Choose CPUs; `setup` then tells which."""
+        ports = self.endpoints.ports
+        buses = [pci_of(port) for port in ports]
+        of_workers = [(s.port,) for s in self.plan.senders] + [r.ports for r in self.plan.receivers]
+        works = [
+            Work(worker.what, tuple(bus for i in positions if (bus := buses[i])))
+            for worker, positions in zip(self._workers, of_workers, strict=True)
+        ]
+        allowed = os.sched_getaffinity(0)
+        found = place(works, allowed, Machine(), wanted=self.scenario.cpus)
+        hashes = {port.name: udp_hash_of(port) for port in ports}
+        self.setup = (
+            f"sockets: {found.words}",
+            *(f"receive queues of {name} by {words}" for name, words in hashes.items() if words),
+        )
+        return found.cpus
 
     def _mac_of_router(self, port: int) -> bytes:
         return bytes.fromhex((self.endpoints.sender(port).gateway_mac or "").replace(":", ""))
@@ -196,6 +216,7 @@ class _Stream:
     Attributes:
         rate_pps: rate of all senders together.
         duration_s: until the last packet is due.
+        limit_s: when it ends, whatever was held up.
         first: its first sequence number.
         lanes: (rate, first packet, packets) of each sender.
         shift: which packets are sampled.
@@ -203,6 +224,7 @@ class _Stream:
 
     rate_pps: float
     duration_s: float
+    limit_s: float
     first: int
     lanes: tuple[tuple[float, int, int], ...]
     shift: int
@@ -232,7 +254,11 @@ def _dealt(
     for share, part in zip(shares.tolist(), parts.tolist(), strict=True):
         lanes.append((rate_pps * share, at, part))
         at += -(-part >> shift) << shift
-    return _Stream(rate_pps, count / rate_pps, first, tuple(lanes), shift)
+    due_s = count / rate_pps
+    limit_s = due_s + min(_OVERRUN * due_s, _MOST_OVERRUN_S)
+    if packets is not None:
+        limit_s = max(limit_s, duration_s)
+    return _Stream(rate_pps, due_s, limit_s, first, tuple(lanes), shift)
 
 
 class SocketsRunning:
@@ -242,9 +268,8 @@ class SocketsRunning:
         self._owner = owner
         self._stream = stream
         self._senders, self._receivers = owner.senders, owner.receivers
-        overrun = min(_OVERRUN * stream.duration_s, _MOST_OVERRUN_S)
         interval_s = owner.scenario.interval_s
-        intervals = int((stream.duration_s + overrun + owner.scenario.drain_s) / interval_s) + 2
+        intervals = int((stream.limit_s + owner.scenario.drain_s) / interval_s) + 2
         self._interval_ns = round(interval_s * 1e9)
         samples = (stream.span >> stream.shift) + 1
         self._sent = [
@@ -255,9 +280,9 @@ class SocketsRunning:
             Board.create("traffic-received", Layout(intervals, samples, len(receiving.ports), stream.span))
             for receiving in owner.plan.receivers
         ]
-        self._begin(overrun)
+        self._begin()
 
-    def _begin(self, overrun_s: float) -> None:
+    def _begin(self) -> None:
         stream = self._stream
         self._clock = StepWatch()
         self._start_ns = time.monotonic_ns() + _START_NS
@@ -274,7 +299,7 @@ class SocketsRunning:
             worker.send_board(board)
         for worker in self._receivers:
             worker.answer()
-        end_ns = self._start_ns + int((stream.duration_s + overrun_s) * 1e9)
+        end_ns = self._start_ns + int(stream.limit_s * 1e9)
         for worker, board, (rate_pps, first, packets) in zip(
             self._senders, self._sent, stream.lanes, strict=True
         ):
@@ -318,7 +343,7 @@ class SocketsRunning:
 
     def _wait_for_senders(self, progress: Callable[[Snapshot], None] | None) -> None:
         """Wait until every sender is done; a receiver that speaks before has failed."""
-        limit = time.monotonic() + self._stream.duration_s + _LATE_S
+        limit = time.monotonic() + self._stream.limit_s + _LATE_S
         sending = list(self._senders)
         while sending:
             ready = wait([worker.line for worker in (*sending, *self._receivers)], _PROGRESS_S)
@@ -421,14 +446,5 @@ class SocketsRunning:
             latency=account.latency(lanes, [board.times for board in self._received], stream.shift),
             tester_drops=drops,
             refused=int(sum(board.counters[tx.REFUSED] for board in self._sent)),
+            setup=self._owner.setup,
         )
-
-
-def _cpus(wanted: tuple[int, ...], workers: int) -> list[int | None]:
-    """Return the CPU of each worker; none when the machine has too few to give one to each and one more."""
-    if wanted:
-        return [wanted[i % len(wanted)] for i in range(workers)]
-    allowed = sorted(os.sched_getaffinity(0))
-    if len(allowed) <= workers:
-        return [None] * workers
-    return list(allowed[:workers])

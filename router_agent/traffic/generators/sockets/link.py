@@ -9,6 +9,7 @@ import struct
 
 from router_agent.namespaces import NamespaceError, inside
 from router_agent.traffic import nic
+from router_agent.traffic.counters.ethtool import hash_in_words
 from router_agent.traffic.generators.generator import GeneratorError
 from router_agent.traffic.generators.sockets.plan import Queues
 from router_agent.traffic.scenario import Port, Wire
@@ -73,6 +74,19 @@ def queues_of(port: Port) -> Queues:
     except (OSError, NamespaceError) as error:
         raise _unusable(port, error) from error
     return Queues() if found is None else Queues(found.receive, found.transmit)
+
+
+def pci_of(port: Port) -> str:
+    """Return the PCI address of a port's NIC; empty for a virtual one."""
+    found = nic.driver(port.interface, port.namespace)
+    return "" if found is None else found.bus
+
+
+def udp_hash_of(port: Port) -> str:
+    """Return by what a port chooses the receive queue of UDP packets; empty when it has one, or is silent."""
+    found = nic.channels(port.interface, port.namespace)
+    hashed = nic.udp_hash(port.interface, port.namespace)
+    return hash_in_words(hashed) if hashed and found is not None and found.receive > 1 else ""
 
 
 def _unusable(port: Port, error: Exception) -> GeneratorError:
