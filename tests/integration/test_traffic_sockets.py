@@ -10,6 +10,7 @@ import os
 import re
 import secrets
 import signal
+import socket
 import subprocess
 import time
 from collections.abc import Iterator
@@ -24,7 +25,8 @@ import pytest
 from router_agent.model import Prefix
 from router_agent.namespaces import inside
 from router_agent.traffic import nic
-from router_agent.traffic.counters.kernel import KernelForwarder
+from router_agent.traffic.counters.kernel import KernelForwarder, parse_pairs
+from router_agent.traffic.counters.source import Side
 from router_agent.traffic.generators.generator import GeneratorError, TrialResult
 from router_agent.traffic.generators.sockets import clock
 from router_agent.traffic.generators.sockets.generator import SocketsGenerator
@@ -285,6 +287,75 @@ def _state(port: str) -> str:
     return subprocess.run(["ip", "-br", "link", "show", port], capture_output=True, text=True).stdout
 
 
+@pytest.fixture
+def name_server(router: Router) -> Iterator[Endpoints]:
+    """East is a host that the addresses behind it are of; the frames come in there and end there."""
+    local = (("20.0.0.0/8", "-4"), ("2001:db8:2::/48", "-6"))
+    ip("-n", router.tester, "link", "set", "lo", "up")
+    for prefix, family in local:
+        ip(family, "-n", router.tester, "route", "replace", "local", prefix, "dev", "lo", "table", "local")
+    with inside(router.tester):
+        for where in ("all", "east"):
+            Path(f"/proc/sys/net/ipv4/conf/{where}/rp_filter").write_text("0")
+    ip("-n", router.tester, "route", "replace", "default", "dev", "east")
+    west, east = router.endpoints.ports
+    yield Endpoints((west, replace(east, gateway_mac=None, udp_host=True)))
+    ip("-n", router.tester, "route", "del", "default")
+    for prefix, family in local:
+        ip(family, "-n", router.tester, "route", "del", "local", prefix, "dev", "lo", "table", "local")
+
+
+def eastward() -> Destinations:
+    return Destinations.of(V4_EAST + V6_EAST, [EAST] * 70, ingress=WEST)
+
+
+def test_a_host_receives_by_udp_sockets(router: Router, name_server: Endpoints) -> None:
+    with SocketsGenerator(scenario(destinations=eastward(), cpus=(0, 1) * 4), name_server) as generator:
+        assert [(r.ports, r.sharing) for r in generator.plan.receivers if EAST in r.ports] == [
+            ((EAST,), 2)
+        ] * 2
+        result = generator.start(4_000, 0.5).finish()
+        again = generator.start(1_000, 0.2).finish()
+    for found in (result, again):
+        assert loss_free(found)
+        assert found.received_by_port == (0, found.sent)
+    assert (result.arrived[EAST] == result.sent_to).all()
+    assert result.latency is not None
+    assert "from its UDP socket" in result.latency.what
+    assert result.udp_hosts == ("east",)
+
+
+def test_a_full_socket_is_named_and_the_trial_invalid(router: Router, name_server: Endpoints) -> None:
+    result = run_check(
+        scenario(
+            destinations=eastward(),
+            proof_pps=None,
+            ring_frames=16,
+            rate_pps=60_000,
+            goal=Goal(unsent_ratio=0.9),
+        ),
+        name_server,
+    )
+    assert result.verdict.outcome is Outcome.INVALID, result.verdict.reason
+    assert "UDP RcvbufErrors at the receiver, port east" in result.verdict.reason
+    assert result.ledger is not None
+    assert result.trial is not None
+    assert result.ledger.dropped(Side.TESTER) == result.trial.lost > 0
+    with inside(router.tester):
+        counters = parse_pairs(Path("/proc/thread-self/net/snmp").read_text())
+    assert counters["Udp.RcvbufErrors"] > 0
+
+
+def test_a_udp_port_that_is_taken_is_said(router: Router, name_server: Endpoints) -> None:
+    with inside(router.tester), socket.socket(socket.AF_INET6, socket.SOCK_DGRAM) as other:
+        other.bind(("::", 9))
+        with (
+            pytest.raises(GeneratorError, match="UDP port 9 is taken by another program: set udp_port"),
+            SocketsGenerator(scenario(destinations=eastward()), name_server),
+        ):
+            pass
+
+
 @pytest.mark.parametrize(("worker", "what"), [(0, "sender on west"), (-1, "receiver on .*east")])
 def test_a_worker_that_is_killed_is_named_and_the_generator_not_used_again(
     router: Router, worker: int, what: str
@@ -358,6 +429,6 @@ def test_one_queue_that_took_everything_is_named(router: Router) -> None:
                 ["ip", "netns", "exec", namespace, "ethtool", "-K", port, feature, other], check=True
             )
     assert result.target is not None
-    named = [culprit for culprit in result.target.culprits if "RSS queue of dev.to-west" in culprit]
+    named = [culprit for culprit in result.target.culprits if "RSS queue of to-west" in culprit]
     assert len(named) == 1, result.target.culprits
     assert re.search(r"took (9\d|100)% of the packets: more flows, or another hash", named[0])

@@ -170,7 +170,7 @@ def test_latency_is_from_the_first_arrival_at_any_worker() -> None:
     lanes = [lane(0, [0], 3, [100, 200, 300, 0]), lane(4, [1], 2, [1000, 2000, 0])]
     one = np.array([150, 0, 330, 0, 0, 2400, 0], np.int64)
     two = np.array([160, 0, 310, 0, 1500, 2300, 0], np.int64)
-    found = account.latency(lanes, [one, two], 0)
+    found = account.latency(lanes, [one, two], 0, "test")
     assert len(found) == 4
     assert (found.least, found.percentile(100)) == (10, 500)
 

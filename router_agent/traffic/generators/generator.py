@@ -100,6 +100,7 @@ class TrialResult:
         latency: from sending to receipt of each packet, or of a sample of them.
         tester_drops: packets that reached the tester but which it had no room for, by port name.
         refused: times the sending side refused a packet; it was offered again.
+        udp_hosts: names of ports whose packets were received by UDP sockets.
         setup: how the generator was set up, in words: where its processes ran.
     """
 
@@ -118,6 +119,7 @@ class TrialResult:
     latency: Latency | None = None
     tester_drops: dict[str, int] = field(default_factory=dict)
     refused: int = 0
+    udp_hosts: tuple[str, ...] = ()
     setup: tuple[str, ...] = ()
 
     @property

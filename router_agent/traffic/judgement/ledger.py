@@ -83,8 +83,7 @@ class LedgerKeeper:
         if len(self._before) != len(self._sources):
             raise ValueError("the ledger was not opened before the trial")
         classes = [
-            DropClass(f"tester's capture of port {port} full", count, Side.TESTER, "capture")
-            for port, count in result.tester_drops.items()
+            _no_room(port, count, udp=port in result.udp_hosts) for port, count in result.tester_drops.items()
         ]
         moved: dict[str, dict[str, int]] = {}
         restarted: list[str] = []
@@ -96,6 +95,14 @@ class LedgerKeeper:
             if _restarted(before, after):
                 restarted.append(source.name)
         return balance(result.sent, result.received, classes, moved, tuple(restarted))
+
+
+def _no_room(port: str, count: int, *, udp: bool) -> DropClass:
+    if udp:
+        return DropClass(
+            f"UDP RcvbufErrors at the receiver, port {port}", count, Side.TESTER, "SO_MEMINFO drops"
+        )
+    return DropClass(f"tester's capture of port {port} full", count, Side.TESTER, "capture")
 
 
 def grown(before: Mapping[str, int], after: Mapping[str, int]) -> dict[str, int]:

@@ -90,6 +90,10 @@ class PortBinding(Model):
     )
     mac: Mac | None = Field(default=None, description="The port's MAC; a kernel interface's own when null.")
     gateway_mac: Mac | None = Field(default=None, description="MAC of the router's port; needed to send.")
+    udp_host: bool = Field(
+        default=False,
+        description="Packets end at this interface's host: UDP sockets receive them, as a name server does.",
+    )
     faces: str | None = Field(
         default=None,
         description="The router's interface on the other side, so that routes tell which port they lead to.",
@@ -117,7 +121,7 @@ class PortBinding(Model):
             return Port(name, str(self.memif.socket), wire=Wire.MEMIF, memif_id=self.memif.id, **common)
         if self.pci is not None:
             return Port(name, self.pci, wire=Wire.PCI, **common)
-        return Port(name, str(self.interface), self.namespace, **common)
+        return Port(name, str(self.interface), self.namespace, udp_host=self.udp_host, **common)
 
 
 class DeviceBinding(Model):

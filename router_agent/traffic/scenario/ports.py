@@ -62,6 +62,8 @@ class Port:
         wire: what the port is driven through.
         memif_id: number of a memif on its socket.
         mac: the port's own MAC; None takes that of the kernel interface.
+        udp_host: the packets end here, at the host they are addressed to: UDP sockets receive them, as a name
+            server does, instead of a capture of the interface.
         link_bps: speed of the link in bits a second; None when nobody knows, or there is no link.
     """
 
@@ -73,6 +75,7 @@ class Port:
     memif_id: int = 0
     mac: str | None = None
     link_bps: float | None = None
+    udp_host: bool = False
 
     def __post_init__(self) -> None:
         if not self.name or not self.interface:

@@ -15,7 +15,6 @@ from router_agent.model import I64, U8
 from router_agent.traffic.generators.generator import ByDestination, Losses, Series
 from router_agent.traffic.generators.latency import Latency
 from router_agent.traffic.generators.sockets.pacing import Pacer
-from router_agent.traffic.generators.sockets.sampling import described
 
 MOST_LOSSES = 4_000_000
 """Lost packets that are listed one by one: 64 MB."""
@@ -102,9 +101,16 @@ def losses(lanes: Sequence[Lane], seen: U8) -> Losses | None:
     return Losses(np.concatenate(rows).astype(np.int64), np.concatenate(intervals).astype(np.int64))
 
 
-def latency(lanes: Sequence[Lane], arrivals: Sequence[I64], shift: int) -> Latency:
-    """Return the latency of sampled packets; `arrivals` are times of arrival at each worker, 0 for none."""
-    found = Latency(described(shift))
+def latency(lanes: Sequence[Lane], arrivals: Sequence[I64], shift: int, what: str) -> Latency:
+    """Return the latency of sampled packets.
+
+    Args:
+        lanes: who sent when.
+        arrivals: times of arrival at each worker, 0 for none.
+        shift: which packets are sampled, see `sampling`.
+        what: what such a latency is, in words.
+    """
+    found = Latency(what)
     first = arrivals[0]
     for other in arrivals[1:]:
         first = np.where((first == 0) | ((other > 0) & (other < first)), other, first)

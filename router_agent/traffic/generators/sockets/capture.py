@@ -39,7 +39,7 @@ _ETH_P_ALL = 3
 _SO_ATTACH_FILTER = 26
 _STATUS_USER = 1
 
-_NS = 1_000_000_000
+NS = 1_000_000_000
 _SLOT = 256
 _BLOCK_SLOTS = 4096
 _BATCH = 4096
@@ -64,14 +64,14 @@ class Captured:
 
     def arrived_ns(self, rows: I64 | slice) -> I64:
         """Return times of arrival of some (CLOCK_REALTIME, nanoseconds)."""
-        times: I64 = self.seconds[rows].astype(np.int64) * _NS + self.nanoseconds[rows]
+        times: I64 = self.seconds[rows].astype(np.int64) * NS + self.nanoseconds[rows]
         return times
 
     def arrived_first_last_ns(self) -> tuple[int, int]:
         """Return the times of arrival of the first and the last."""
         return (
-            int(self.seconds[0]) * _NS + int(self.nanoseconds[0]),
-            int(self.seconds[-1]) * _NS + int(self.nanoseconds[-1]),
+            int(self.seconds[0]) * NS + int(self.nanoseconds[0]),
+            int(self.seconds[-1]) * NS + int(self.nanoseconds[-1]),
         )
 
     def only(self, rows: I64) -> Captured:
@@ -79,7 +79,8 @@ class Captured:
         return Captured(self.sequence[rows], self.seconds[rows], self.nanoseconds[rows])
 
 
-_NONE = Captured(np.empty(0, np.int64), np.empty(0, np.uint32), np.empty(0, np.uint32))
+NONE = Captured(np.empty(0, np.int64), np.empty(0, np.uint32), np.empty(0, np.uint32))
+"""Nothing has arrived."""
 
 
 class Capture:
@@ -140,12 +141,12 @@ class Capture:
         self._memory.close()
         self._socket.close()
 
-    def waiting(self, limit: int = _BATCH) -> Captured:
-        """Return frames that have arrived, at most `limit`; they stay in the ring until `release`."""
+    def waiting(self) -> Captured:
+        """Return frames that have arrived; they stay in the ring until `release`."""
         head = self._head
         if not int(self._status[head]) & _STATUS_USER:
-            return _NONE
-        status = self._status[head : head + limit].copy()
+            return NONE
+        status = self._status[head : head + _BATCH].copy()
         n = len(status)
         if not int(np.bitwise_and.reduce(status)) & _STATUS_USER:
             n = int((status & np.uint32(_STATUS_USER)).argmin())

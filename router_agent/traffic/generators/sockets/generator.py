@@ -34,7 +34,7 @@ from router_agent.traffic.generators.sockets.placement import Machine, Work, pla
 from router_agent.traffic.generators.sockets.plan import Plan, Sending, plan
 from router_agent.traffic.generators.sockets.process import WorkerProcess
 from router_agent.traffic.generators.sockets.receiver import ReceiveJob, ReceiverSetup
-from router_agent.traffic.generators.sockets.sampling import sampling_shift
+from router_agent.traffic.generators.sockets.sampling import described, sampling_shift
 from router_agent.traffic.generators.sockets.sender import SenderSetup, SendJob
 from router_agent.traffic.generators.sockets.worker import Done
 from router_agent.traffic.scenario import Endpoints, Scenario
@@ -163,7 +163,9 @@ class SocketsGenerator:
         ):
             group = (tag + receiving.ports[0]) & 0xFFFF if receiving.sharing > 1 else None
             interfaces = tuple(ports[i].interface for i in receiving.ports)
-            worker.send(ReceiverSetup(interfaces, tag, signature, scenario.ring_frames, cpu, group))
+            udp_port = scenario.udp_port if ports[receiving.ports[0]].udp_host else None
+            setup = ReceiverSetup(interfaces, tag, signature, scenario.ring_frames, cpu, group, udp_port)
+            worker.send(setup)
         for worker in self._workers:
             worker.answer()
 
@@ -443,8 +445,14 @@ class SocketsRunning:
             received_by_port=tuple(account.received(lanes, port) for port in ports),
             by_destination=account.by_destination(lanes, ports, len(self._owner.scenario.destinations)),
             losses=account.losses(lanes, seen),
-            latency=account.latency(lanes, [board.times for board in self._received], stream.shift),
+            latency=account.latency(
+                lanes,
+                [board.times for board in self._received],
+                stream.shift,
+                described(stream.shift, udp=any(port.udp_host for port in self._owner.endpoints.ports)),
+            ),
             tester_drops=drops,
             refused=int(sum(board.counters[tx.REFUSED] for board in self._sent)),
             setup=self._owner.setup,
+            udp_hosts=tuple(port.name for port in self._owner.endpoints.ports if port.udp_host),
         )

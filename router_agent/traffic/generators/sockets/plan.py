@@ -62,14 +62,15 @@ def plan(
 ) -> Plan:
     """Deal ports and destinations to about so many workers.
 
-    There is at least a sender for each port that sends and a receiver for each namespace. More workers give
+    There is at least a sender for each port that sends and a receiver for each namespace (and another where
+    ports are UDP hosts). More workers give
     a receiver to each port first, then in turn a sender to each transmit queue and a receiver to each
     receive queue.
     """
     sending = Counter(destinations.ingress_ports)
-    namespaces: dict[str | None, list[int]] = {}
+    namespaces: dict[tuple[str | None, bool], list[int]] = {}
     for position, port in enumerate(ports):
-        namespaces.setdefault(port.namespace, []).append(position)
+        namespaces.setdefault((port.namespace, port.udp_host), []).append(position)
     spare = workers - len(sending) - len(namespaces)
     hands = dict.fromkeys(namespaces, 1)
     for namespace, members in namespaces.items():

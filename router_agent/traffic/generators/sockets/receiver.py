@@ -1,4 +1,4 @@
-"""The receiving worker: captures the stream at one or more ports and marks every sequence number seen."""
+"""The receiving worker: takes the stream from one or more ports and marks every sequence number seen."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ import numpy as np
 from router_agent.model import I64
 from router_agent.traffic.generators.sockets.board import Board, Layout
 from router_agent.traffic.generators.sockets.capture import Capture, Captured
+from router_agent.traffic.generators.sockets.datagrams import Datagrams
 
 FRAMES, REORDERED, STRAY = range(3)
 """Counters of a receiver's board: frames of the stream, those overtaken, those of an earlier stream."""
@@ -26,7 +27,8 @@ _FASTEST_PER_MS = 4_000
 class ReceiverSetup:
     """What a receiver needs to know once: interfaces to capture from, the stream's marks, where to run.
 
-    `group` is the fanout group of the receivers that share these ports; None when there is no other.
+    `group` is the fanout group of the receivers that share these ports; None when there is no other. With
+    `udp_port` the stream is received by UDP sockets, as the host does that it is addressed to.
     """
 
     interfaces: tuple[str, ...]
@@ -35,6 +37,7 @@ class ReceiverSetup:
     ring_frames: int
     cpu: int | None
     group: int | None = None
+    udp_port: int | None = None
 
 
 @dataclass(frozen=True)
@@ -54,23 +57,18 @@ class ReceiveJob:
 
 
 class Receiver:
-    """Capture rings of some ports."""
+    """What arrives at some ports."""
 
     def __init__(self, setup: ReceiverSetup) -> None:
         if setup.cpu is not None:
             os.sched_setaffinity(0, {setup.cpu})
         self._look_ms = min(max(setup.ring_frames / _FASTEST_PER_MS, _LEAST_LOOK_MS), _MOST_LOOK_MS)
-        self._captures: list[Capture] = []
+        if setup.udp_port is not None:
+            self._look_ms = _LEAST_LOOK_MS
+        self._captures: list[Capture | Datagrams] = []
         try:
             for interface in setup.interfaces:
-                capture = Capture(
-                    interface,
-                    tag=setup.tag,
-                    signature=setup.signature,
-                    slots=setup.ring_frames,
-                    group=setup.group,
-                )
-                self._captures.append(capture)
+                self._captures.append(_opened(interface, setup))
         except BaseException:
             self.close()
             raise
@@ -112,6 +110,13 @@ class Receiver:
                 capture.release(n)
                 total += n
         return total
+
+
+def _opened(interface: str, setup: ReceiverSetup) -> Capture | Datagrams:
+    tag, signature, slots = setup.tag, setup.signature, setup.ring_frames
+    if setup.udp_port is not None:
+        return Datagrams(interface, udp_port=setup.udp_port, tag=tag, signature=signature, slots=slots)
+    return Capture(interface, tag=tag, signature=signature, slots=slots, group=setup.group)
 
 
 class Tally:
