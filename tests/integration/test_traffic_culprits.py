@@ -12,6 +12,7 @@ import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -113,6 +114,20 @@ def test_a_next_hop_that_does_not_answer_is_named(kernel: KernelRouter) -> None:
         kernel.add(PREFIXES[:20])
     assert result.lost > 0
     assert any(w.startswith("the kernel knew no neighbour for") for w in words), (words, ledger)
+
+
+def test_sources_without_a_way_back_are_named(kernel: KernelRouter) -> None:
+    """Strict reverse path filtering: the router has no route to the test's sources (RFC 3704)."""
+    settings = Path("/proc/sys/net/ipv4/conf/to-west/rp_filter")
+    with inside(kernel.device):
+        settings.write_text("1")
+    try:
+        result, ledger, words = tried(kernel, scenario())
+    finally:
+        with inside(kernel.device):
+            settings.write_text("0")
+    assert result.received == 0
+    assert words[0].startswith(f"reverse path filter dropped {result.lost:,} packets"), (words, ledger)
 
 
 def test_sockets_that_are_read_too_slowly_are_named() -> None:

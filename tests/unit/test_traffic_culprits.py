@@ -234,6 +234,16 @@ def test_the_kernels_counters_have_words(counters: dict[str, int], words: str) -
     assert not named(trial(lost=400), device("x", 400), moved={"kernel": {"Udp.InDatagrams": 400}})
 
 
+def test_a_tester_on_another_host_is_understood() -> None:
+    """All its counters come in one source, each called after its own."""
+    moved = {"tester on gen1": {"host backlog: dropped": 400, f"{schedule.NAME}: 11.waited_ns": 5 * 10**9}}
+    words = named(trial(lost=400), device("x", 400), moved=moved)
+    assert [w.split(",")[0] for w in words] == [
+        "softnet dropped 400 packets",
+        "tester's processes had to wait for a CPU",
+    ]
+
+
 def test_one_host_read_twice_counts_once() -> None:
     (words,) = named(
         trial(lost=400),

@@ -25,11 +25,15 @@ class Case:
         return (drop for drop in self.ledger.drops if drop.side is side)
 
     def grown(self, *names: str) -> int:
-        """Return by how much counters grew, at the place where they grew most.
+        """Return by how much counters grew together, in the source where they grew most.
 
-        Two sources may read the same counters: tester and device may be one host.
+        Two sources may read the same counters: tester and device may be one host. Counters of several
+        sources in one are called after them, see `counters.together`.
         """
-        growth = (sum(moved.get(name, 0) for name in names) for moved in self.ledger.moved.values())
+        growth = (
+            sum(n for name, n in moved.items() if name.rpartition(": ")[2] in names)
+            for moved in self.ledger.moved.values()
+        )
         return max(growth, default=0)
 
 
