@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from dataclasses import replace
 
 import pytest
@@ -186,3 +187,14 @@ def test_a_rate_is_judged_by_what_was_shown(
     verdict = judge_rate(result, wanted)
     assert verdict.outcome == outcome
     assert words in verdict.reason
+
+
+def test_a_search_that_begins_again_has_the_time_that_is_left(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Less is left than a trial of the search's own length; the goals' trials are shorter."""
+    clock = iter([0.0, 0.0, 9.5] + [9.5] * 10_000)
+    monkeypatch.setattr(time, "monotonic", lambda: next(clock))
+    goal = shortened(NDR, trial_s=0.1, duration_sum_s=0.1, relative_width=0.1)
+    search = Search(1_000, 1_000_000, limit_s=10)
+    (found,) = find_rates(search, (goal,), SimulatedDevice(1e9, generator=50_000).run)
+    assert found.outcome is Outcome.PASS, found.reason
+    assert found.rate_pps == pytest.approx(45_000)

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any
 
 from MLRsearch import AbstractMeasurer, Config, MeasurementResult, MultipleLossRatioSearch, SearchGoal
@@ -203,7 +203,7 @@ def find_rates(
             if not tried:
                 measurer.measure(min(goal.initial_trial_s for goal in goals), top)
                 tried = True
-            bounds = _bounds(replace(search, max_pps=top, limit_s=left_s), goals, measurer)
+            bounds = _bounds((search.min_pps, top), left_s, goals, measurer)
             break
         except InvalidTrialError as error:
             lowered = _BELOW_TESTER * min(error.managed_pps, error.rate_pps)
@@ -230,8 +230,10 @@ class _Bounds:
     forwarded: float | None
 
 
-def _bounds(search: Search, goals: Sequence[RateGoal], measurer: TrialMeasurer) -> list[_Bounds]:
-    """Return the bounds of each goal.
+def _bounds(
+    loads: tuple[float, float], limit_s: float, goals: Sequence[RateGoal], measurer: TrialMeasurer
+) -> list[_Bounds]:
+    """Return the bounds of each goal within loads, lowest and highest.
 
     Raises:
         InvalidTrialError: see `TrialMeasurer`.
@@ -253,10 +255,9 @@ def _bounds(search: Search, goals: Sequence[RateGoal], measurer: TrialMeasurer) 
     config = Config()
     config.goals = wanted
     # each bound is checked against the present value of the other, so the order matters
-    config.max_load = max(search.max_pps, 2 * config.min_load)
-    config.min_load = search.min_pps
-    config.max_load = search.max_pps
-    config.search_duration_max = search.limit_s
+    config.max_load = max(loads[1], 2 * config.min_load)
+    config.min_load, config.max_load = loads
+    config.search_duration_max = limit_s
     config.warmup_duration = 0.0
     found = MultipleLossRatioSearch(config=config).search(measurer=measurer, debug=_ignore)
     results = [found[goal] for goal in wanted]
