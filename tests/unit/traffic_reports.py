@@ -128,7 +128,7 @@ def latency_run(size: FrameSizes, share: float, pps: float) -> LatencyRun:
     found = Latency("sendmmsg to the packet's time stamp at the receiving socket")
     found.add((25_000 * (1 + share) * rng.lognormal(0.0, 0.3 + share / 3, 100_000)).astype(np.int64))
     verdict = Verdict(Outcome.PASS, "99 % within 200 µs, as wanted")
-    return LatencyRun(size, share, share * pps, found, verdict)
+    return LatencyRun(size, share, share * pps, found, verdict, 20.0)
 
 
 def soak(size: FrameSizes, pps: float) -> Soak:

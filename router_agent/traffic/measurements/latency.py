@@ -47,7 +47,7 @@ def measure_latency(
         verdict = judge_trial(trial, ledger, goal)
         if verdict.outcome is Outcome.PASS:
             verdict = judge_latency(trial.latency, goal.latency, verdict.notes)
-        runs.append(LatencyRun(sizes, share, rate, trial.latency, verdict))
+        runs.append(LatencyRun(sizes, share, rate, trial.latency, verdict, trial.duration_s))
     progress("latency", 1.0, "; ".join(f"{run.share:.0%}: {run.verdict.reason}" for run in runs))
     return tuple(runs)
 

@@ -138,13 +138,17 @@ class BackToBack:
 
 @dataclass(frozen=True, eq=False)
 class LatencyRun:
-    """Latency percentiles at one rate; `share` is its part of the rate found or asked for."""
+    """Latency percentiles at one rate; `share` is its part of the rate found or asked for.
+
+    `duration_s` is the length of the stream; None where it is not known.
+    """
 
     sizes: FrameSizes
     share: float
     rate_pps: float
     latency: Latency | None
     verdict: Verdict
+    duration_s: float | None = None
 
 
 @dataclass(frozen=True, eq=False)

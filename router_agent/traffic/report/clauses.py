@@ -179,8 +179,7 @@ def _latency(report: TrafficReport) -> ClauseReport:
     if not any(run.share > 0.999 for run in runs):
         shares = ", ".join(f"{share:.0%}" for share in sorted({run.share for run in runs}))
         reasons.append(f"measured at {shares} of the rate, not at the throughput itself")
-    seconds = [_seconds(run) for run in runs]
-    known = [s for s in seconds if s is not None]
+    known = [run.duration_s for run in runs if run.duration_s is not None]
     if not known or min(known) < _LATENCY_S:
         reasons.append(f"streams of {min(known):.0f} s" if known else "streams of unknown length")
         reasons[-1] += f", expected {_LATENCY_S:.0f} s"
@@ -193,11 +192,6 @@ def _latency(report: TrafficReport) -> ClauseReport:
     return _clause(
         2544, "26.2", title, reasons, "at the throughput, repeated, with percentiles of all frames"
     )
-
-
-def _seconds(run: LatencyRunReport) -> float | None:
-    """Return how long a latency run's stream was at least, by the packets that were timed."""
-    return None if run.latency is None or not run.rate_pps else run.latency.packets / run.rate_pps
 
 
 def _loss_rate(report: TrafficReport) -> ClauseReport:
@@ -327,7 +321,7 @@ def _rfc9971(report: TrafficReport) -> Iterator[ClauseReport]:
 
 
 def _named(search: RateSearchReport) -> str:
-    return f"{search.name}, {search.sizes.label}"
+    return f"{search.name.partition(' (')[0]}, {search.sizes.label}"
 
 
 def _kind(report: TrafficReport, kind: type[_M]) -> list[_M]:

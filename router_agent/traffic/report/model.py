@@ -323,6 +323,7 @@ class LatencyRunReport(_Model):
     rate_pps: float
     latency: LatencyField
     verdict: VerdictReport
+    duration_s: float | None = Field(default=None, description="length of the stream")
 
 
 class SoakReport(_Model):
