@@ -5,6 +5,7 @@ tester  west ----- device ----- east      20 prefixes lead east
 
 from __future__ import annotations
 
+import json
 import os
 import secrets
 import shutil
@@ -24,19 +25,25 @@ import pytest
 from router_agent.model import Prefix
 from router_agent.namespaces import inside
 from router_agent.traffic.counters.source import Side
+from router_agent.traffic.counters.vpp import VppForwarder
 from router_agent.traffic.generators.generator import GeneratorError, TrialResult
 from router_agent.traffic.generators.testpmd.generator import TestpmdGenerator
 from router_agent.traffic.generators.testpmd.process import PACKAGES, installed
+from router_agent.traffic.generators.testpmd.reflector import Reflector
 from router_agent.traffic.judgement.ledger import LedgerKeeper
 from router_agent.traffic.judgement.verdict import Outcome, judge_trial
+from router_agent.traffic.measurements.check import run_check
 from router_agent.traffic.scenario import (
     IMIX,
+    Check,
     Destinations,
     Endpoints,
     FrameSizes,
+    GeneratorBinding,
     Goal,
     Port,
     Scenario,
+    Tier,
     Wire,
 )
 from router_agent.vpp.process import VppProcess
@@ -271,6 +278,64 @@ def test_a_memif_that_nobody_serves_is_refused(tmp_path: Path) -> None:
         TestpmdGenerator(scenario(), Endpoints((port,))),
     ):
         pass
+
+
+def test_a_whole_check_by_memif_is_of_the_software_ceiling(router: MemifRouter, tmp_path: Path) -> None:
+    check = Check(
+        (scenario(rate_pps=2_000, duration_s=1.0, goal=Goal(unsent_ratio=0.3)),),
+        Tier.SOFTWARE_CEILING,
+        generator=GeneratorBinding(kind="testpmd"),
+    )
+    device = VppForwarder(router.directory / "stats.sock")
+    result = run_check(check, router.endpoints, [device], tmp_path)
+    assert result.verdict.outcome is Outcome.PASS, result.verdict.reason
+    assert result.trial is not None
+    assert result.ledger is not None
+    assert (result.trial.lost, result.ledger.unaccounted) == (0, 0)
+    assert result.ledger.moved[device.name]["/if/tx/memif2/7"] == result.trial.sent
+    report = json.loads((tmp_path / "report.json").read_text())
+    assert (report["tier"], report["verdict"]["outcome"]) == ("software ceiling", "PASS")
+
+
+# a reflector in the device's place
+
+
+def reflecting(directory: Path) -> Endpoints:
+    """Return two memif ports in a directory."""
+    return Endpoints(
+        tuple(
+            Port(name, str(directory / f"{name}.sock"), None, DEVICE_MAC[i], Wire.MEMIF)
+            for i, name in enumerate(("west", "east"))
+        )
+    )
+
+
+@pytest.fixture
+def short_path() -> Iterator[Path]:
+    """A directory whose path leaves room for a socket's name."""
+    with tempfile.TemporaryDirectory(prefix="trr-") as directory:
+        yield Path(directory)
+
+
+def test_a_reflector_hands_over_from_port_to_port(short_path: Path) -> None:
+    ends = reflecting(short_path)
+    with Reflector(ends) as reflector, TestpmdGenerator(scenario(), ends) as generator:
+        result = generator.start(2_000, 0.5).finish()
+        west, east = reflector.statistics()
+    assert (result.lost, result.received_by_port) == (0, (0, result.sent))
+    assert west["ipackets"] == east["opackets"] == result.sent > 500
+
+
+def test_a_reflector_of_one_port_sends_back(short_path: Path) -> None:
+    ends = Endpoints(reflecting(short_path).ports[:1])
+    back = Destinations.of(V4, [WEST] * len(V4))
+    with Reflector(ends) as reflector, TestpmdGenerator(scenario(destinations=back), ends) as generator:
+        result = generator.start(2_000, 0.5).finish()
+        (west,) = reflector.statistics()
+    assert (result.lost, result.received_by_port) == (0, (result.sent,))
+    assert west["ipackets"] == west["opackets"] == result.sent > 500
+    with pytest.raises(GeneratorError, match="one port or two, found 3"):
+        Reflector(Endpoints(tuple(Port(f"p{i}", f"x{i}") for i in range(3))))
 
 
 # packet sockets to a kernel forwarder

@@ -43,17 +43,18 @@ def name_of(port: Port, position: int) -> str:
             return f"net_af_packet{position}"
 
 
-def arguments(endpoints: Endpoints, frame_bytes: int) -> list[str]:
+def arguments(endpoints: Endpoints, frame_bytes: int, *, serve: bool = False) -> list[str]:
     """Return the arguments that make the ports, and no other device.
 
     Args:
         endpoints: the tester's ports.
-        frame_bytes: the longest frame without its FCS.
+        frame_bytes: the longest frame.
+        serve: whether to be the server of memifs, as a device under test is.
 
     Raises:
         GeneratorError: a port cannot be used, and what to do.
     """
-    made = [_argument(port, i, frame_bytes) for i, port in enumerate(endpoints.ports)]
+    made = [_argument(port, i, frame_bytes, serve) for i, port in enumerate(endpoints.ports)]
     return made if any(port.wire is Wire.PCI for port in endpoints.ports) else ["--no-pci", *made]
 
 
@@ -81,13 +82,19 @@ def namespace_of(ports: Iterable[Port]) -> str | None:
     return next(iter(found), None)
 
 
-def _argument(port: Port, position: int, frame_bytes: int) -> str:
-    make = {Wire.MEMIF: _memif, Wire.PCI: _pci, Wire.KERNEL: _af_packet}[port.wire]
-    return make(port, name_of(port, position), frame_bytes)
+def _argument(port: Port, position: int, frame_bytes: int, serve: bool) -> str:
+    name = name_of(port, position)
+    match port.wire:
+        case Wire.MEMIF:
+            return _memif(port, name, frame_bytes, serve)
+        case Wire.PCI:
+            return _pci(port, name)
+        case Wire.KERNEL:
+            return _af_packet(port, name, frame_bytes)
 
 
-def _memif(port: Port, name: str, frame_bytes: int) -> str:
-    if not Path(port.interface).is_socket():
+def _memif(port: Port, name: str, frame_bytes: int, serve: bool) -> str:
+    if not serve and not Path(port.interface).is_socket():
         raise GeneratorError(
             f"port {port.name}: there is no memif socket at {port.interface}; the device has to listen there "
             "(VPP: create memif socket ..., create interface memif ... master)"
@@ -95,7 +102,7 @@ def _memif(port: Port, name: str, frame_bytes: int) -> str:
     if "," in port.interface:
         raise GeneratorError(f"port {port.name}: DPDK takes no socket path with a comma: {port.interface}")
     options = {
-        "role": "client",
+        "role": "server" if serve else "client",
         "id": str(port.memif_id),
         "socket": port.interface,
         "socket-abstract": "no",
@@ -126,7 +133,7 @@ def _af_packet(port: Port, name: str, frame_bytes: int) -> str:
     return f"--vdev={name}," + ",".join(f"{key}={value}" for key, value in options.items())
 
 
-def _pci(port: Port, name: str, _frame_bytes: int) -> str:
+def _pci(port: Port, name: str) -> str:
     device = _PCI_DEVICES / name
     if not device.exists():
         raise GeneratorError(f"port {port.name}: there is no PCI device {name}")

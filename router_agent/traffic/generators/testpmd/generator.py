@@ -17,7 +17,6 @@ counts as sent, and as dropped by the device, as a NIC's rx-miss would.
 
 from __future__ import annotations
 
-import os
 import secrets
 import shutil
 import tempfile
@@ -35,14 +34,13 @@ from router_agent.traffic.generators import pcap
 from router_agent.traffic.generators.frames import build
 from router_agent.traffic.generators.generator import GeneratorError, Snapshot, TrialResult
 from router_agent.traffic.generators.sampler import Sampler, Totals
-from router_agent.traffic.generators.sockets import link
 from router_agent.traffic.generators.sockets.pacing import Pacer
-from router_agent.traffic.generators.testpmd import devices
+from router_agent.traffic.generators.testpmd import devices, ports
 from router_agent.traffic.generators.testpmd.counters import TAKEN, TestpmdCounters
 from router_agent.traffic.generators.testpmd.feed import Feeder, Fifo
 from router_agent.traffic.generators.testpmd.feeder import Fed, FeederSetup, FeedJob
 from router_agent.traffic.generators.testpmd.process import Testpmd
-from router_agent.traffic.scenario import ANY_PORT, FCS_BYTES, Endpoints, Port, Scenario, Wire
+from router_agent.traffic.scenario import ANY_PORT, Endpoints, Port, Scenario, Wire
 
 _START_NS = 20_000_000
 """From the order to send to the first packet."""
@@ -51,12 +49,9 @@ _OVERRUN = 0.05
 _MOST_OVERRUN_S = 0.25
 """A stream that was held up may end so much later to send its last packets (part of it, seconds)."""
 
-_BUFFERS = 16_384
-_BUFFERS_PER_PORT = 8_192
 _MOST_BURST = 32
 _LEAST_ROWS = 4_096
 """A feeder writes a round of the stream in one piece: few destinations are repeated up to so many frames."""
-_LINK_S = 15.0
 _LOOK_S = 0.01
 _PROGRESS_S = 0.1
 _UNREAD_S = 2.0
@@ -176,11 +171,7 @@ class TestpmdGenerator:
         Raises:
             GeneratorError: one has not.
         """
-        for port, number in zip(self.endpoints.ports, self._ports, strict=True):
-            if port.wire is Wire.KERNEL:
-                link.require_up(port)  # DPDK's driver for packet sockets calls every link up
-            elif not self._is_up(number):
-                raise GeneratorError(_down(port))
+        ports.require_links(self.testpmd, self.endpoints.ports, self._ports)
 
     def end_forwarding(self) -> None:
         """Have testpmd's threads rest.
@@ -196,41 +187,33 @@ class TestpmdGenerator:
             testpmd.command(f"port stop {number}", "Done")
 
     def _open(self, stack: ExitStack) -> None:
-        ports = self.endpoints.ports
+        ends = self.endpoints.ports
         senders = {i: self.endpoints.sender(i) for i in self._senders}
-        namespace = devices.namespace_of(ports)
-        made = devices.arguments(self.endpoints, self.scenario.sizes.largest - FCS_BYTES)
         directory = Path(tempfile.mkdtemp(prefix="testpmd-"))
         stack.callback(shutil.rmtree, directory, ignore_errors=True)
-        stack.enter_context(devices.flags_kept(ports))
-        for i in range(len(ports)):
+        captures = []
+        for i in range(len(ends)):
             fifo = Fifo(directory / f"frames{i}")
             stack.callback(fifo.release)
             fifo.begin()
             self._fifos.append(fifo)
-            made.append(f"--vdev={_capture_name(i)},rx_pcap={fifo.path}")
+            captures.append(f"--vdev={_capture_name(i)},rx_pcap={fifo.path}")
         # a thread that waits for frames cannot receive meanwhile, so it does so only where nothing comes back
-        threads = (2 if self._two_way else 1) * len(ports)
-        buffers = _BUFFERS + _BUFFERS_PER_PORT * len(ports)
-        buffer_bytes = 256 + max(2_048, self.scenario.sizes.largest)
-        self._testpmd = Testpmd(
+        threads = (2 if self._two_way else 1) * len(ends)
+        self._testpmd = ports.program(
             directory,
-            devices=made,
-            lcores=_cpus(self.scenario.cpus, 1 + threads),
-            memory=devices.memory(self.endpoints, 192 + buffers * (buffer_bytes + 256) // 1_000_000),
-            options=[
-                f"--nb-cores={threads}",
-                f"--total-num-mbufs={buffers}",
-                f"--mbuf-size={buffer_bytes}",
-                f"--max-pkt-len={max(1_518, self.scenario.sizes.largest)}",
-            ],
-            namespace=namespace,
+            self.endpoints,
+            frame_bytes=self.scenario.sizes.largest,
+            threads=threads,
+            cpus=self.scenario.cpus,
+            others=captures,
         )
+        stack.enter_context(devices.flags_kept(ends))
         stack.enter_context(self._testpmd)
         # threads that wait for frames must be let go first, or testpmd cannot end
         stack.callback(self._let_go)
         self._pair(self._testpmd)
-        self._wait_links(self._testpmd)
+        ports.wait_links(self._testpmd, ends, self._ports)
         for i, port in senders.items():
             stack.callback(self._start_feeder(i, port).close)
         for feeder in self._feeders:
@@ -242,16 +225,13 @@ class TestpmdGenerator:
 
     def _pair(self, testpmd: Testpmd) -> None:
         """Pair each port with its capture device, and leave the latter stopped."""
-        known = {
-            str(testpmd.ask("/ethdev/info", number)["name"]): int(number)
-            for number in testpmd.ask("/ethdev/list")
-        }
-        ports = self.endpoints.ports
-        self._ports = devices.numbers([devices.name_of(port, i) for i, port in enumerate(ports)], known)
-        self._captures = devices.numbers([_capture_name(i) for i in range(len(ports))], known)
+        ends = self.endpoints.ports
+        names = [_capture_name(i) for i in range(len(ends))]
+        found = ports.numbers(testpmd, ends, names)
+        self._ports, self._captures = found[: len(ends)], found[len(ends) :]
         pairs = [n for pair in zip(self._captures, self._ports, strict=True) for n in pair]
         testpmd.command(f"set portlist {','.join(map(str, pairs))}")
-        senders = {ports[i].wire for i in self._senders}
+        senders = {ends[i].wire for i in self._senders}
         if senders == {Wire.MEMIF}:
             testpmd.command("set fwd io", "Set io")
         else:
@@ -260,26 +240,14 @@ class TestpmdGenerator:
             testpmd.command(f"port stop {number}", "Done")
         self._let_go()
 
-    def _wait_links(self, testpmd: Testpmd) -> None:
-        """Wait for links that were not there before testpmd had the ports."""
-        limit = time.monotonic() + _LINK_S
-        for port, number in zip(self.endpoints.ports, self._ports, strict=True):
-            while port.wire is not Wire.KERNEL and not self._is_up(number) and time.monotonic() < limit:
-                testpmd.pause(_LOOK_S)
-        self.require_links()
-
     def _ask(self, number: int) -> Mapping[str, int]:
-        found: Mapping[str, int] = self.testpmd.ask("/ethdev/stats", number)
-        return found
+        return ports.statistics(self.testpmd, number)
 
     def _sent(self, position: int) -> int:
         """Return packets sent by a port; a memif's full ring is the device's, as its NIC's would be."""
         if self.endpoints.ports[position].wire is Wire.MEMIF:
             return int(self._ask(self._captures[position])["ipackets"])
         return int(self._ask(self._ports[position])["opackets"])
-
-    def _is_up(self, number: int) -> bool:
-        return str(self.testpmd.ask("/ethdev/link_status", number)["status"]).upper() == "UP"
 
     def _start_feeder(self, position: int, port: Port) -> Feeder:
         scenario = self.scenario
@@ -459,18 +427,3 @@ def _capture_name(position: int) -> str:
 def _shares(count: int, ways: int) -> tuple[int, ...]:
     """Return a count dealt to so many senders."""
     return tuple(count // ways + (i < count % ways) for i in range(ways))
-
-
-def _cpus(wanted: tuple[int, ...], threads: int) -> list[tuple[int, ...]]:
-    """Return the CPUs of each thread: one each of those wanted, or all that this process may use."""
-    if not wanted:
-        return [tuple(sorted(os.sched_getaffinity(0)))] * threads
-    return [(wanted[i % len(wanted)],) for i in range(threads)]
-
-
-def _down(port: Port) -> str:
-    if port.wire is Wire.MEMIF:
-        why = "the device's end of the memif is down, gone or taken: set its interface up"
-    else:
-        why = "look after the cable, and whether the device's port is up"
-    return f"port {port.name} ({port.interface}) has no link; {why}"
