@@ -28,6 +28,7 @@ _LEAST_PIPE, _MOST_PIPE = 1 << 16, 1 << 20
 """Bytes; what a FIFO has by default, and the most an unprivileged process may have (pipe(7))."""
 _PIPE_S = 0.002
 _MOST_WRITE = 1 << 18
+_NICE = -15
 _LOOK_NS = 1_000_000
 """A stop is heard at most so late."""
 
@@ -173,6 +174,9 @@ def serve(parent: Connection) -> None:
         EOFError: the coordinator closed.
     """
     setup: FeederSetup = parent.recv()
+    # threads that poll never sleep, and with few CPUs a feeder would get its turn too late to keep a rate
+    with contextlib.suppress(PermissionError):
+        os.setpriority(os.PRIO_PROCESS, 0, _NICE)
     if setup.cpu is not None:
         os.sched_setaffinity(0, {setup.cpu})
     parent.send(Ready())
