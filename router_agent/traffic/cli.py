@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Annotated, NoReturn
 
 import typer
 
+from router_agent.traffic import reflecting
 from router_agent.traffic.report import commands as reports
 
 if TYPE_CHECKING:
@@ -27,6 +28,7 @@ USAGE, FAILED = 2, 4
 traffic = typer.Typer(help="Check a router with traffic, and what that needs.", no_args_is_help=True)
 traffic.command("show")(reports.show)
 traffic.command("compare")(reports.compare)
+traffic.command("reflect")(reflecting.reflect)
 
 Scenario = Annotated[Path, typer.Argument(help="The scenario file.", metavar="FILE")]
 Tier = Annotated[

@@ -7,10 +7,12 @@ from __future__ import annotations
 
 import json
 import os
+import pickle
 import secrets
 import shutil
 import signal
 import subprocess
+import sys
 import tempfile
 from collections.abc import Iterator
 from contextlib import ExitStack
@@ -336,6 +338,55 @@ def test_a_reflector_of_one_port_sends_back(short_path: Path) -> None:
     assert west["ipackets"] == west["opackets"] == result.sent > 500
     with pytest.raises(GeneratorError, match="one port or two, found 3"):
         Reflector(Endpoints(tuple(Port(f"p{i}", f"x{i}") for i in range(3))))
+
+
+def test_the_command_reflects_until_it_is_interrupted(short_path: Path) -> None:
+    ends = reflecting(short_path)
+    command = [sys.executable, "-m", "router_agent.cli", "traffic", "reflect"]
+    paths = [port.interface for port in ends.ports]
+    with subprocess.Popen([*command, *paths], stdout=subprocess.PIPE, text=True) as process:
+        assert process.stdout is not None
+        assert process.stdout.readline().startswith("reflecting between west.sock, east.sock")
+        with TestpmdGenerator(scenario(), ends) as generator:
+            sent = generator.start(1_000, 0.2).finish().sent
+            # DPDK forgets a memif's counters when its other end has gone
+            process.send_signal(signal.SIGINT)
+            said, _ = process.communicate(timeout=30)
+    assert process.returncode == 0
+    assert said.split("\n")[-3:-1] == [
+        f"west.sock: {sent:,} packets in, 0 out, 0 missed",
+        f"east.sock: 0 packets in, {sent:,} out, 0 missed",
+    ]
+
+
+def test_the_command_names_a_port_that_is_not_there() -> None:
+    command = [sys.executable, "-m", "router_agent.cli", "traffic", "reflect", "absent0"]
+    done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=60)
+    assert (done.returncode, done.stdout) == (4, "")
+    assert "port absent0: there is no interface 'absent0'" in done.stderr
+
+
+def test_a_generator_whose_coordinator_is_killed_leaves_no_process(router: MemifRouter) -> None:
+    code = (
+        "import sys, pickle\n"
+        "from router_agent.traffic.generators.testpmd.generator import TestpmdGenerator\n"
+        "scenario, endpoints = pickle.load(sys.stdin.buffer)\n"
+        "with TestpmdGenerator(scenario, endpoints) as generator:\n"
+        "    generator.start(1_000, 60.0)\n"
+        "    print(*generator.process_ids, flush=True)\n"
+        "    sys.stdin.read()\n"
+    )
+    command = [sys.executable, "-c", code]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as parent:
+        assert parent.stdin is not None
+        assert parent.stdout is not None
+        parent.stdin.write(pickle.dumps((scenario(), router.endpoints)))
+        parent.stdin.flush()
+        processes = [psutil.Process(int(pid)) for pid in parent.stdout.readline().split()]
+        parent.kill()
+    assert len(processes) == 2
+    _, alive = psutil.wait_procs(processes, timeout=20)
+    assert not alive
 
 
 # packet sockets to a kernel forwarder
