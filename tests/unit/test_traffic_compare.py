@@ -61,6 +61,15 @@ def test_the_width_of_a_search_is_no_regression() -> None:
     assert the(compare(rate(1e6), rate(0.8e6), tolerance=0.01), "rate").change is Change.WORSE
 
 
+def test_a_rate_that_the_tester_limited_is_only_a_lower_bound() -> None:
+    found = compare(rate(1e6), rate(0.5e6, regular=False))
+    assert the(found, "rate").change is Change.INCOMPARABLE
+    assert (found.exit_code, found.worse) == (2, [])
+    assert the(compare(rate(0.5e6, regular=False), rate(1e6)), "rate").change is Change.SAME
+    assert the(compare(rate(1e6, regular=False), rate(0.5e6)), "rate").change is Change.WORSE
+    assert the(compare(rate(0.5e6), rate(1e6, regular=False)), "rate").change is Change.BETTER
+
+
 def test_bursts_that_vary_need_a_larger_difference() -> None:
     def bursts(*values: int) -> TrafficReport:
         return of(BackToBack(SIZE, 1e6, values, None, Verdict(Outcome.PASS, "as wanted")))

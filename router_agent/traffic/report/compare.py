@@ -132,6 +132,8 @@ class _Figure:
     """Its own relative tolerance, unless the one asked for is larger; None takes that."""
     least: float = 0.0
     """Absolute amount below which two of them do not differ."""
+    open_ended: bool = False
+    """The device may do more: the tester, or what it was told, was the limit."""
 
 
 def compare(before: TrafficReport, after: TrafficReport, *, tolerance: float = TOLERANCE) -> Comparison:
@@ -323,6 +325,11 @@ def _difference(
         gain = new - old if first.higher_is_better else old - new
         change = Change.SAME if abs(gain) <= allowed else Change.BETTER if gain > 0 else Change.WORSE
         note = ""
+        if change is Change.WORSE and second.open_ended:
+            change = Change.INCOMPARABLE
+            note = "the second is a lower bound only: the device may do more than was offered"
+        elif change is Change.BETTER and first.open_ended:
+            change, note = Change.SAME, "the first is a lower bound only: the device may have done more"
     return Difference(
         frames=frames,
         measurement=measurement,
@@ -370,7 +377,14 @@ def _rate(search: RateSearchReport) -> _Figure:
     """Return the rate found, with the distance of its bounds as what chance may do."""
     found = search.found
     width = found.upper_pps - found.rate_pps if found.upper_pps and found.rate_pps else 0.0
-    return _Figure("rate", "pps", found.rate_pps, max(0.0, width), higher_is_better=True)
+    return _Figure(
+        "rate",
+        "pps",
+        found.rate_pps,
+        max(0.0, width),
+        higher_is_better=True,
+        open_ended=found.upper_pps is None,
+    )
 
 
 def _bursts(bursts: Sequence[int]) -> _Figure:
