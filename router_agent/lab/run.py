@@ -26,10 +26,12 @@ from router_agent.lab.acceptance import accept, lab_playbooks, lab_variables
 from router_agent.lab.daemon import wait_until
 from router_agent.lab.errors import LabError
 from router_agent.lab.lab import Advertise, FibKind, Lab, SpeakerKind, default_fib, lock
+from router_agent.lab.scenario import write as write_scenario
 from router_agent.lab.show import Stage, Stages, ways_in
 from router_agent.lab.table import FULL_IPV4, FULL_IPV6, Table, generated_table, read_table
 from router_agent.lab.topology import Topology
 from router_agent.lab.vm.play import table_of
+from router_agent.traffic.judgement.prediction import Processor, clock_hz
 from router_agent.traffic.judgement.verdict import Outcome
 from router_agent.traffic.measurements.check import CheckResult, run_check
 from router_agent.traffic.report.terminal import render_terminal
@@ -118,7 +120,7 @@ def _run(options: Options, console: Console) -> int:
     )
     if lab.topology.present:
         console.print(f"found a lab {options.name!r} that was left behind, removing it", markup=False)
-    with _taken_down(lab, console):
+    with _taken_down(lab, options.report / "scenario.yaml", console):
         lab.keep = options.keep
         with stages.stage("build the lab") as stage:
             lab.__enter__()
@@ -221,7 +223,14 @@ def _check(lab: Lab, options: Options, stages: Stages) -> CheckResult:
         def progress(part: str, share: float, text: str) -> None:
             stage.now(f"{part} {share:.0%}, {text}")
 
-        result = run_check(scenario, lab.endpoints, lab.counters(), options.report, progress)
+        result = run_check(
+            scenario,
+            lab.endpoints,
+            lab.counters(),
+            options.report,
+            progress,
+            processor=Processor(clock_hz(Path("/proc/cpuinfo").read_text())),
+        )
         stage.detail = f"port proof of {len(scenario.destinations):,} prefixes, trial, report"
     return result
 
@@ -255,14 +264,15 @@ def _write_summary(options: Options, lab: Lab, stages: Stages, findings: Finding
 
 
 @contextmanager
-def _taken_down(lab: Lab, console: Console) -> Iterator[None]:
+def _taken_down(lab: Lab, scenario: Path, console: Console) -> Iterator[None]:
     """Take the lab down at the end of the body, or say how to look around in it."""
     try:
         yield
     finally:
         ignore_signals()
         if lab.keep and lab.topology.present:
-            console.print(ways_in(lab), markup=False, soft_wrap=True)
+            write_scenario(lab, scenario)
+            console.print(ways_in(lab, scenario), markup=False, soft_wrap=True)
         lab.__exit__(None, None, None)
 
 

@@ -7,6 +7,7 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from pathlib import Path
 
 from rich.console import Console
 from rich.status import Status
@@ -68,8 +69,8 @@ class Stages:
         self.console.print(line, soft_wrap=True)
 
 
-def ways_in(lab: Lab) -> str:
-    """Return how to look around in a lab that stays up, and how to take it down."""
+def ways_in(lab: Lab, scenario: Path) -> str:
+    """Return how to look around in a lab that stays up, how to check it, and how to take it down."""
     topology = lab.topology
     lines = [f"The lab {topology.name!r} stays up. Look around:"]
     if lab.frr:
@@ -86,6 +87,8 @@ def ways_in(lab: Lab) -> str:
     lines += [
         f"  ip netns exec {topology.pop} ip -statistics link",
         f"  tail -n 20 {topology.directory}/*/*.log",
+        "Send traffic through it:",
+        f"  {sys.executable} -m router_agent.cli traffic check {scenario}",
         "Take it down:",
         f"  {sys.executable} -m router_agent.lab down --name {topology.name}",
     ]

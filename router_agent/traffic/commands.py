@@ -17,6 +17,7 @@ from types import FrameType
 from rich.console import Console
 from rich.status import Status
 
+from router_agent.traffic.judgement.prediction import Processor, predict, sending
 from router_agent.traffic.judgement.verdict import Outcome
 from router_agent.traffic.measurements.check import CheckResult, run_check
 from router_agent.traffic.measurements.trial import Progress, silent
@@ -151,6 +152,12 @@ def explain(path: Path, *, tier: str | None, only: Sequence[str] = (), console: 
         for port, found in zip(ports.endpoints.ports, ports.wirings, strict=True):
             speed = f", {found.link_bps / 1e9:g} Gbit/s" if found.link_bps else ""
             console.print(f"port {port.name}: {found.what}{speed}", markup=False)
+        own = ports.endpoints
+        senders = [own.ports[own.position(name)] for name in document.direction.senders]
+        for plan in plans:
+            for limit in predict(plan.sizes, sending(senders), (), Processor()).limits:
+                words = f"at most {limit.pps:,.0f} pps with {plan.sizes.label}: {limit.what}"
+                console.print(words, markup=False)
         for note in notes_on(document, chosen, binding, plans):
             console.print(f"note: {note}", markup=False)
 

@@ -75,7 +75,7 @@ def require_tier(claimed: Tier, endpoints: Endpoints, devices: Path = PCI_DEVICE
 
 
 def with_links(endpoints: Endpoints, devices: Path = PCI_DEVICES) -> Endpoints:
-    """Return the ports with the speed of their links, where they are NICs and it is known.
+    """Return the ports with model and link speed, where they are NICs and that is known.
 
     Raises:
         ScenarioError: a port's link has another speed than it is said to have.
@@ -100,7 +100,7 @@ def _with_link(port: Port, devices: Path) -> Port:
             f"port {port.name}: link is said to have {port.link_bps / 1e9:g} Gbit/s, {port.interface} has "
             f"{measured / 1e9:g} Gbit/s; correct the file or the link"
         )
-    return replace(port, link_bps=found.link_bps)
+    return replace(port, link_bps=found.link_bps, pci_id=found.pci_id)
 
 
 def _pci(address: str, driver: str, link_bps: float | None, devices: Path) -> Wiring:

@@ -12,8 +12,9 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+import yaml
 
-from router_agent.lab import run
+from router_agent.lab import run, scenario
 from router_agent.lab.commands import NETNS_DIRECTORY
 from router_agent.lab.daemon import wait_until
 from router_agent.lab.errors import LabError
@@ -23,6 +24,7 @@ from router_agent.lab.plane import VppPlane
 from router_agent.lab.table import generated_table
 from router_agent.lab.topology import FRR_RUNTIME, RUNTIME, SHARED_MEMORY, Topology
 from router_agent.model import Family
+from router_agent.traffic import commands
 from router_agent.traffic.judgement.verdict import Outcome
 from router_agent.traffic.measurements.check import CheckResult, run_check
 from router_agent.traffic.scenario import Scenario
@@ -43,9 +45,9 @@ def lab(module_lab_name: str) -> Iterator[Lab]:
 
 def proof(lab: Lab) -> CheckResult:
     """Send a packet to each prefix, and a few more; again when this machine was too busy to send them."""
-    scenario = Scenario("test", lab.destinations(), rate_pps=2000.0, duration_s=0.5, proof_pps=4000.0)
+    sent = Scenario("test", lab.destinations(), rate_pps=2000.0, duration_s=0.5, proof_pps=4000.0)
     for _ in range(3):
-        result = run_check(scenario, lab.endpoints, lab.counters())
+        result = run_check(sent, lab.endpoints, lab.counters())
         if result.verdict.outcome is not Outcome.INVALID:
             break
     return result
@@ -97,6 +99,26 @@ def test_frr_carries_the_table_to_the_fib_and_each_prefix_leaves_by_its_port(lab
     assert lab.frr is not None
     assert {family: lab.frr.accepted(family) for family in Family} == lab.table_sizes
     assert_forwards(lab)
+
+
+def test_a_kept_lab_has_a_scenario_that_checks_it(lab: Lab, tmp_path: Path) -> None:
+    path = tmp_path / "scenario.yaml"
+    scenario.write(lab, path)
+    data = yaml.safe_load(path.read_text())
+    data["goal"]["unsent_ratio"] = 0.5
+    data["destinations"]["count"] = 500
+    data["tiers"]["functional"]["duration"] = "1 s"
+    path.write_text(yaml.safe_dump(data))
+    for _ in range(3):
+        result = commands.check(path, tier=None, only=["target"], report=tmp_path)
+        if result.verdict.outcome is not Outcome.INVALID:
+            break
+    assert result.verdict.outcome is Outcome.PASS, result.verdict.reason
+    assert result.proof is not None
+    assert result.proof.right == result.proof.prefixes >= 490
+    assert set(result.proof.by_port) == {"uplink", "downlink"}
+    assert all(result.proof.by_port.values())
+    assert "the goal itself is not tested" in " ".join(result.verdict.notes)
 
 
 def test_the_pop_announces_its_own_prefixes_and_nothing_else(lab: Lab) -> None:

@@ -192,7 +192,8 @@ def test_no_tier_claims_anothers_result(tmp_path: Path) -> None:
         require_tier(Tier.LINE_RATE, memif, tmp_path)
     with pytest.raises(ScenarioError, match=r"port c is .*, which carries tier 'functional' and no more"):
         require_tier(Tier.SOFTWARE_CEILING, veth, tmp_path)
-    assert with_links(nic, tmp_path).ports[0].link_bps == 10e9
+    known = with_links(nic, tmp_path).ports[0]
+    assert (known.link_bps, known.pci_id) == (10e9, "8086:1572")
     assert with_links(veth, tmp_path).ports[0].link_bps is None
 
 

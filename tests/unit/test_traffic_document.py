@@ -12,6 +12,9 @@ import yaml
 from hypothesis import given
 from hypothesis import strategies as st
 
+from router_agent.lab import scenario
+from router_agent.lab.lab import FibKind, Lab
+from router_agent.lab.table import generated_table
 from router_agent.traffic.scenario import IMIX, MEASUREMENTS, FrameSizes, Tier, Wire
 from router_agent.traffic.scenario.document import Document, DocumentError, load, parse, schema
 from router_agent.traffic.scenario.goal import ChurnBudget, LatencyBound
@@ -192,3 +195,15 @@ def test_the_schema_is_json_and_knows_every_key() -> None:
     found = schema()
     assert json.loads(json.dumps(found)) == found
     assert {field.alias or name for name, field in Document.model_fields.items()} == set(found["properties"])
+
+
+def test_the_documentations_scenario_is_one_and_a_lab_binds_it_to_its_own_ports() -> None:
+    assert list(load(scenario.EXAMPLE).tiers) == [Tier.LINE_RATE]
+    for fib, faces in ((FibKind.KERNEL, "in"), (FibKind.VPP, "host-in")):
+        found = scenario.document(Lab("unit", table=generated_table(10, 10), fib=fib))
+        bound = found.tiers[Tier.FUNCTIONAL]
+        assert bound.ports["uplink"].faces == faces
+        assert bound.device is not None
+        assert bound.device.forwarding == fib.value
+        text = yaml.safe_dump(found.model_dump(mode="json", by_alias=True, exclude_none=True))
+        assert parse(text.encode()) == found

@@ -18,8 +18,8 @@ from router_agent.traffic.judgement.culprits.vpp import BUSY_VECTORS, node_count
 from router_agent.traffic.judgement.ledger import Ledger
 from router_agent.traffic.judgement.verdict import Outcome
 from router_agent.traffic.measurements.results import Limit, Measurement, Prediction, RateSearch, Target
-from router_agent.traffic.nics import NicModel
-from router_agent.traffic.scenario import FrameSizes
+from router_agent.traffic.nics import NicModel, model_of
+from router_agent.traffic.scenario import FrameSizes, Port
 
 AS_PREDICTED = 0.95
 """A measured rate from this part of the least limit on is as predicted."""
@@ -57,6 +57,11 @@ class Sending:
     name: str
     link_bps: float | None = None
     nic: NicModel | None = None
+
+
+def sending(ports: Iterable[Port]) -> list[Sending]:
+    """Return the tester's ports that send, with what is known of their NICs."""
+    return [Sending(port.name, port.link_bps, model_of(port.pci_id)) for port in ports]
 
 
 @dataclass(frozen=True)
@@ -138,19 +143,19 @@ def _polls(node: str) -> bool:
 
 
 def predict(
-    sizes: FrameSizes, sending: Sequence[Sending], found: Sequence[Measurement], processor: Processor
+    sizes: FrameSizes, ports: Sequence[Sending], found: Sequence[Measurement], processor: Processor
 ) -> Prediction:
     """Return the prediction of one frame size, beside what was measured at it.
 
     Args:
         sizes: frame sizes.
-        sending: the tester's ports that send.
+        ports: the tester's ports that send.
         found: its measurements.
         processor: of the device.
     """
     ledgers = [one.ledger for one in found if isinstance(one, Target)]
     cost = next((cost for ledger in ledgers if (cost := cycles(ledger.moved)) is not None), None)
-    limits = [*_links(sizes, sending), *_nics(sending), *_cpu(cost, processor)]
+    limits = [*_links(sizes, ports), *_nics(ports), *_cpu(cost, processor)]
     limits.sort(key=lambda limit: limit.pps)
     measured = _measured(found)
     return Prediction(
@@ -158,7 +163,7 @@ def predict(
         tuple(limits),
         measured,
         _difference(limits, measured, found, cost),
-        tuple(_unknown(sending, cost, processor, ledgers)),
+        tuple(_unknown(ports, cost, processor, ledgers)),
     )
 
 

@@ -20,18 +20,17 @@ from router_agent.traffic.counters.source import CounterError, CounterSource
 from router_agent.traffic.generators import registry
 from router_agent.traffic.generators.generator import ByDestination, Generator, GeneratorError, TrialResult
 from router_agent.traffic.judgement.ledger import Ledger, LedgerKeeper
-from router_agent.traffic.judgement.prediction import Processor, Sending, predict
+from router_agent.traffic.judgement.prediction import Processor, predict, sending
 from router_agent.traffic.judgement.proof import Proof, missing_rows, prove
 from router_agent.traffic.judgement.verdict import Outcome, Verdict, combine, judge_proof
 from router_agent.traffic.measurements.churn import MakeChanges, measure_churn
 from router_agent.traffic.measurements.results import ChurnRun, Measurement, Prediction, Target
 from router_agent.traffic.measurements.size import Bench, followed, measure_size
 from router_agent.traffic.measurements.trial import Progress, silent
-from router_agent.traffic.nics import model_of
 from router_agent.traffic.reach import ReachError
 from router_agent.traffic.report.environment import Environment, this_host
 from router_agent.traffic.scenario import Check, Destinations, Endpoints, Scenario, ScenarioError
-from router_agent.traffic.wiring import tier_of, wiring_of
+from router_agent.traffic.wiring import tier_of
 
 ChangesTo: TypeAlias = Callable[[Destinations], AbstractContextManager[MakeChanges]]
 """Gives, for its block, what makes route changes to some destinations, and puts them back at the end."""
@@ -250,14 +249,8 @@ class _Run:
                 self._take("churn", scenario, (self._churn(scenario),))
             sizes = scenario.sizes
             own = [one for one in self.measurements if one.sizes == sizes]
-            self.predictions.append(predict(sizes, self._sending(scenario), own, self._processor))
-
-    def _sending(self, scenario: Scenario) -> list[Sending]:
-        """Return the ports that send; what a port of another host is made of is not known."""
-        ports = [self.endpoints.ports[i] for i in scenario.destinations.ingress_ports]
-        if self.check.generator.host is not None:
-            return [Sending(port.name, port.link_bps) for port in ports]
-        return [Sending(port.name, port.link_bps, model_of(wiring_of(port).pci_id)) for port in ports]
+            ports = [self.endpoints.ports[i] for i in scenario.destinations.ingress_ports]
+            self.predictions.append(predict(sizes, sending(ports), own, self._processor))
 
     def _take(self, what: str, scenario: Scenario, found: Sequence[Measurement]) -> None:
         self.measurements += found

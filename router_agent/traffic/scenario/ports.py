@@ -65,6 +65,7 @@ class Port:
         udp_host: the packets end here, at the host they are addressed to: UDP sockets receive them, as a name
             server does, instead of a capture of the interface.
         link_bps: speed of the link in bits a second; None when nobody knows, or there is no link.
+        pci_id: vendor and device of the NIC, "8086:1572"; empty when it is none, or nobody looked.
     """
 
     name: str
@@ -76,6 +77,7 @@ class Port:
     mac: str | None = None
     link_bps: float | None = None
     udp_host: bool = False
+    pci_id: str = ""
 
     def __post_init__(self) -> None:
         if not self.name or not self.interface:
