@@ -16,6 +16,7 @@ from router_agent.lab import scenario
 from router_agent.lab.lab import FibKind, Lab
 from router_agent.lab.table import generated_table
 from router_agent.traffic.scenario import IMIX, MEASUREMENTS, FrameSizes, Tier, Wire
+from router_agent.traffic.scenario.binding import GENERATORS_BY_WIRE
 from router_agent.traffic.scenario.document import Document, DocumentError, load, parse, schema
 from router_agent.traffic.scenario.goal import ChurnBudget, LatencyBound
 from router_agent.traffic.scenario.quantities import rate, seconds, seconds_text
@@ -207,3 +208,12 @@ def test_the_documentations_scenario_is_one_and_a_lab_binds_it_to_its_own_ports(
         assert bound.device.forwarding == fib.value
         text = yaml.safe_dump(found.model_dump(mode="json", by_alias=True, exclude_none=True))
         assert parse(text.encode()) == found
+
+
+def test_the_documentation_has_every_key_measurement_and_generator() -> None:
+    page = (scenario.EXAMPLE.parent / "traffic.md").read_text()
+    section = page.partition("## Scenario file\n")[2].partition("\n## ")[0]
+    keys = [field.alias or name for name, field in Document.model_fields.items()]
+    kinds = [kind for kinds in GENERATORS_BY_WIRE.values() for kind in kinds]
+    for word in (*keys, *MEASUREMENTS, *kinds, *Tier):
+        assert word in ("schema", "name") or f"`{word}`" in section, word
