@@ -244,6 +244,17 @@ def test_large_frames_pass(router: MemifRouter) -> None:
     assert after["east.ibytes"] - before["east.ibytes"] == result.received * 1_514
 
 
+def test_a_stream_that_no_memory_holds_is_refused(
+    router: MemifRouter, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("router_agent.traffic.generators.testpmd.generator._MOST_ROUND", 300_000)
+    with (
+        pytest.raises(GeneratorError, match=r"port west: frames to all destinations are 0\.0 GB, the most"),
+        TestpmdGenerator(scenario(), router.endpoints),
+    ):
+        pass
+
+
 def test_a_device_that_dies_takes_the_link_away() -> None:
     if shutil.which("vpp") is None:
         pytest.skip("needs a real VPP; `vpp` is not on PATH")

@@ -8,27 +8,45 @@ import threading
 import time
 from collections.abc import Iterator
 from dataclasses import replace
+from ipaddress import IPv4Network, IPv6Network
 from pathlib import Path
 
 import numpy as np
 import pytest
 
+from router_agent.model import Prefix
 from router_agent.traffic.counters.source import CounterError, Side
 from router_agent.traffic.generators import pcap
+from router_agent.traffic.generators.frames import Frames, build
 from router_agent.traffic.generators.generator import GeneratorError
 from router_agent.traffic.generators.testpmd import devices
 from router_agent.traffic.generators.testpmd.counters import ETHDEV, TAKEN, TestpmdCounters
 from router_agent.traffic.generators.testpmd.feed import Feeder, Fifo
 from router_agent.traffic.generators.testpmd.feeder import FeederSetup, FeedJob
 from router_agent.traffic.generators.testpmd.process import Testpmd
-from router_agent.traffic.scenario import Endpoints, Port, Wire
+from router_agent.traffic.scenario import Destinations, Endpoints, FrameSizes, Port, Wire
 
 ROUND = 10
 
 
+def stream() -> Frames:
+    """Return a stream of ten frames, each of another length."""
+    prefixes: list[Prefix] = [IPv4Network(f"20.{i}.0.0/16") for i in range(ROUND)]
+    made = build(
+        Destinations.of(prefixes),
+        sizes=FrameSizes.of(64),
+        source_mac=bytes(6),
+        gateway_mac=bytes(6),
+        sources=(IPv4Network("198.18.0.0/15"), IPv6Network("2001:2::/48")),
+        udp_port=9,
+        tag=7,
+        seed=1,
+    )
+    return replace(made, lengths=60 + np.arange(ROUND))
+
+
 def block() -> pcap.Capture:
-    heads = np.arange(ROUND, dtype=np.uint8)[:, None].repeat(4, axis=1)
-    return pcap.capture(heads, 60 + np.arange(ROUND))
+    return pcap.of_stream(stream())
 
 
 class Reader(threading.Thread):
@@ -57,7 +75,7 @@ def fifo(tmp_path: Path) -> Iterator[Fifo]:
 
 @pytest.fixture
 def feeder(fifo: Fifo) -> Iterator[Feeder]:
-    started = Feeder("feeder of port west", FeederSetup(fifo.path, block(), None))
+    started = Feeder("feeder of port west", FeederSetup(fifo.path, stream(), None))
     started.wait_ready()
     yield started
     started.close()

@@ -76,6 +76,11 @@ def capture(heads: U8, lengths: I64) -> Capture:
     return Capture(octets, offsets)
 
 
+def size_of(frames: Frames) -> int:
+    """Return the bytes of one round of a stream as a capture."""
+    return int(frames.lengths.sum()) + RECORD_BYTES * len(frames)
+
+
 def of_stream(frames: Frames) -> Capture:
     """Return one round of a stream, with sequence numbers from 0 on."""
     heads = np.empty_like(frames.heads)

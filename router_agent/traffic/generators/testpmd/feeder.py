@@ -21,7 +21,8 @@ from dataclasses import dataclass
 from multiprocessing.connection import Connection
 from pathlib import Path
 
-from router_agent.traffic.generators.pcap import Capture
+from router_agent.traffic.generators.frames import Frames
+from router_agent.traffic.generators.pcap import Capture, of_stream
 from router_agent.traffic.generators.sockets.pacing import Pacer
 
 _LEAST_PIPE, _MOST_PIPE = 1 << 16, 1 << 20
@@ -35,10 +36,10 @@ _LOOK_NS = 1_000_000
 
 @dataclass(frozen=True, eq=False)
 class FeederSetup:
-    """What a feeder needs to know once: its FIFO, one round of its stream, its CPU."""
+    """What a feeder needs to know once: its FIFO, its stream, its CPU."""
 
     fifo: Path
-    capture: Capture
+    frames: Frames
     cpu: int | None
 
 
@@ -92,15 +93,16 @@ class Feed:
     """The writing end of a FIFO.
 
     Args:
-        setup: which, and what to write.
+        fifo: which.
+        capture: one round of what to write.
         rate_pps: gives the FIFO its size.
     """
 
-    def __init__(self, setup: FeederSetup, rate_pps: float) -> None:
-        self._capture = setup.capture
-        self._octets = setup.capture.octets.data
-        self._offsets = setup.capture.offsets
-        self._descriptor = os.open(setup.fifo, os.O_WRONLY | os.O_NONBLOCK)
+    def __init__(self, fifo: Path, capture: Capture, rate_pps: float) -> None:
+        self._capture = capture
+        self._octets = capture.octets.data
+        self._offsets = capture.offsets
+        self._descriptor = os.open(fifo, os.O_WRONLY | os.O_NONBLOCK)
         mean = len(self._octets) / len(self._capture)
         wanted = max(_LEAST_PIPE, min(_MOST_PIPE, int(rate_pps * _PIPE_S * mean)))
         fcntl.fcntl(self._descriptor, fcntl.F_SETPIPE_SZ, wanted)
@@ -179,12 +181,13 @@ def serve(parent: Connection) -> None:
         os.setpriority(os.PRIO_PROCESS, 0, _NICE)
     if setup.cpu is not None:
         os.sched_setaffinity(0, {setup.cpu})
+    capture = of_stream(setup.frames)
     parent.send(Ready())
     while True:
         wanted: Open | Stop = parent.recv()
         if isinstance(wanted, Stop):
             continue  # it came after the stream's own end
-        feed = Feed(setup, wanted.rate_pps)
+        feed = Feed(setup.fifo, capture, wanted.rate_pps)
         try:
             parent.send(Ready())
             fed = feed.run(parent.recv(), parent)

@@ -50,6 +50,8 @@ _MOST_OVERRUN_S = 0.25
 """A stream that was held up may end so much later to send its last packets (part of it, seconds)."""
 
 _MOST_BURST = 32
+_MOST_ROUND = 4 << 30
+"""Bytes of a round of a stream at most: a feeder holds it."""
 _LEAST_ROWS = 4_096
 """A feeder writes a round of the stream in one piece: few destinations are repeated up to so many frames."""
 _LOOK_S = 0.01
@@ -263,9 +265,12 @@ class TestpmdGenerator:
             seed=scenario.seed,
             least_rows=_LEAST_ROWS,
         )
-        setup = FeederSetup(
-            self._fifos[position].path, pcap.of_stream(frames), scenario.cpus[0] if scenario.cpus else None
-        )
+        if (octets := pcap.size_of(frames)) > _MOST_ROUND:
+            raise GeneratorError(
+                f"port {port.name}: frames to all destinations are {octets / 1e9:.1f} GB, the most is "
+                f"{_MOST_ROUND / 1e9:.1f} GB: take fewer destinations, or smaller frames"
+            )
+        setup = FeederSetup(self._fifos[position].path, frames, scenario.cpus[0] if scenario.cpus else None)
         feeder = Feeder(f"feeder of port {port.name}", setup)
         self._feeders.append(feeder)
         return feeder
