@@ -79,6 +79,7 @@ def test_a_stream_is_sent_counted_and_nothing_is_left(trex: TrexStandIn) -> None
     assert (first.intended, first.sent, first.lost) == (3_000, 3_000, 0)
     assert (second.intended, second.sent, second.lost) == (500, 500, 0)
     assert first.received_by_port == (0, 3_000)
+    assert 0.3 <= first.offered_s <= 0.3 * 1.05
     assert (first.series.sent.sum(), first.series.received.sum(), first.series.lost.sum()) == (
         3_000,
         3_000,

@@ -40,6 +40,10 @@ _MOST_OVERRUN_S = 0.25
 
 _LOOK_S = 0.02
 _PROGRESS_S = 0.1
+_END_S = 0.005
+_SEEN_S = 0.02
+"""How often the end is looked for when it is due, and how exactly it is seen, calls included."""
+
 _LEAST_INTERVAL_S = 0.05
 """A look at every port costs TRex's control thread a round over all its threads' counters."""
 
@@ -237,9 +241,11 @@ class TrexRunning:
     def finish(self, progress: Callable[[Snapshot], None] | None = None) -> TrialResult:
         """Wait for its end; see `generator.Running`."""
         try:
-            while not self._stopped and time.monotonic_ns() < self._end_ns and self._owner.transmits():
-                left_s = (self._end_ns - time.monotonic_ns()) / 1e9
-                self._sampler.pause(max(0.0, min(_PROGRESS_S, left_s)))
+            due_ns = self._start_ns + int(self._stream.duration_s * 1e9)
+            while not self._stopped and (now_ns := time.monotonic_ns()) < self._end_ns:
+                if not self._owner.transmits():
+                    break
+                self._sampler.pause(max(_END_S, min(_PROGRESS_S, (due_ns - now_ns) / 1e9)))
                 if progress is not None:
                     progress(self.snapshot())
             ended_ns = min(time.monotonic_ns(), self._end_ns)
@@ -276,7 +282,9 @@ class TrexRunning:
         final = self._wait_for_late()
         self._sampler.stop()
         stream = self._stream
-        elapsed_s = (ended_ns - self._start_ns) / 1e9
+        offered_s = (ended_ns - self._start_ns) / 1e9
+        if final.sent >= stream.packets and offered_s < stream.duration_s + _SEEN_S:
+            offered_s = stream.duration_s  # it was not seen to end later than it should
         due = stream.packets
         if self._stopped:
             due = stream.intended(ended_ns - self._start_ns)
@@ -285,7 +293,7 @@ class TrexRunning:
         return TrialResult(
             rate_pps=stream.rate_pps,
             duration_s=duration_s,
-            offered_s=elapsed_s,
+            offered_s=offered_s,
             intended=intended,
             sent=final.sent,
             received=final.received,
