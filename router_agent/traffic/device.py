@@ -131,6 +131,9 @@ def device_of(binding: Binding) -> Iterator[Device | None]:
 def reachable(table: LiveTable, faces: Sequence[str | None]) -> Reachable:
     """Return a device's table in the check's terms.
 
+    Where every port of the tester says what it faces, prefixes that leave by any other interface (the default
+    route of management) are nothing that the tester could see, and no packet goes there.
+
     Args:
         table: of the device.
         faces: for each of the tester's ports, in order, the device's interface that it faces, if known.
@@ -141,4 +144,12 @@ def reachable(table: LiveTable, faces: Sequence[str | None]) -> Reachable:
     lookup = np.array([*ports, ANY_PORT], np.int16)
     assert UNKNOWN == -1
     expected = {family: lookup[table.leaves_by[family]] for family in Family}
-    return Reachable(table.keys, expected, table.others, table.origin)
+    if not all(faces):
+        return Reachable(table.keys, expected, table.others, table.origin)
+    seen = {f: (expected[f] != ANY_PORT) | (table.leaves_by[f] == UNKNOWN) for f in Family}
+    return Reachable(
+        {f: table.keys[f][seen[f]] for f in Family},
+        {f: expected[f][seen[f]] for f in Family},
+        {f: np.concatenate((table.others[f], table.keys[f][~seen[f]])) for f in Family},
+        table.origin,
+    )

@@ -151,6 +151,13 @@ def test_the_end_of_a_check_has_one_verdict(
     assert all(len(line) <= 110 for line in table.splitlines())
 
 
+def test_what_was_put_back_is_said() -> None:
+    after = {"rc": 0, "stdout": json.dumps({"put_back": ["lan up with MTU 1500"], "different": []})}
+    found = acceptance_verdict({"rc": 0}, report=report("PASS"), after=after)
+    assert (found["outcome"], found["as_found"]) == ("PASS", True)
+    assert "put back: lan up with MTU 1500" in acceptance_table(found)
+
+
 def test_each_outcome_of_the_judgement_has_a_code_of_its_own() -> None:
     assert {outcome.value for outcome in Outcome} < EXIT_CODES.keys()
     assert len(set(EXIT_CODES.values())) == len(EXIT_CODES)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from dataclasses import replace
 from ipaddress import IPv4Network, ip_network
 from pathlib import Path
 
@@ -316,3 +317,15 @@ def test_a_file_that_claims_more_than_its_ports_carry_is_refused() -> None:
         ports_of(Tier.LINE_RATE, wanted.tiers[Tier.LINE_RATE])
     with pytest.raises(ScenarioError), prepared(wanted, Tier.LINE_RATE):
         pass
+
+
+def test_what_leaves_where_no_port_of_the_tester_is_gets_no_packet() -> None:
+    """Management's default route is in a router's table, and nobody could see what leaves by it."""
+    whole = table({**ROUTES, "0.0.0.0/0": "?"})
+    column, by = whole.keys[Family.IPV4], whole.leaves_by[Family.IPV4].copy()
+    by[[str(prefix) for prefix in prefixes_of(column)].index("0.0.0.0/0")] = len(NAMES)
+    routed = replace(whole, leaves_by={**whole.leaves_by, Family.IPV4: by}, interfaces=(*NAMES, "management"))
+    found = reachable(routed, NAMES)
+    sent = aim(DestinationsWanted(), Direction.model_validate({"from": "west"}), ENDPOINTS, found)
+    assert {prefix for prefix, _, _ in rows(sent)} == set(ROUTES)
+    assert len(reachable(routed, [*NAMES, None]).keys[Family.IPV4]) == len(column)

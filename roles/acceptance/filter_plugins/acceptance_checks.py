@@ -85,16 +85,18 @@ def acceptance_verdict(check: Mapping[str, Any], *, report: str, after: Mapping[
     else:
         said = (check.get("stderr") or check.get("stdout") or check.get("msg") or "it was not run").strip()
         outcome, reason, parts = "UNDONE", f"no report: {said[-1000:]}", []
-    differs = _differences(after)
+    differs, put_back = _differences(after)
     if differs and outcome == "PASS":
         outcome, reason = "FAIL", f"the router is not as it was found: {'; '.join(differs)}"
-    return _result(outcome, reason, parts=parts, as_found=not differs, differences=differs)
+    return _result(outcome, reason, parts=parts, as_found=not differs, differences=differs, put_back=put_back)
 
 
 def acceptance_table(result: Mapping[str, Any]) -> str:
     """Return a result as a table for people."""
     rows = [(part["name"], part["outcome"], part["reason"]) for part in result["parts"]]
     as_found = "as it was found" if result["as_found"] else "; ".join(result["differences"])
+    if result["put_back"]:
+        as_found += f"; put back: {', '.join(result['put_back'])}"
     rows.append(("the router", "ok" if result["as_found"] else "differs", as_found))
     rows.append(("verdict", result["outcome"], result["reason"]))
     lines = [_line(("", "verdict", "measured")), _line(tuple("-" * width for width in _WIDTHS))]
@@ -109,12 +111,13 @@ def _line(parts: Sequence[str]) -> str:
     return "  ".join(part.ljust(width) for part, width in zip(parts, _WIDTHS, strict=True)).rstrip()
 
 
-def _differences(after: Mapping[str, Any]) -> list[str]:
-    """Return in words what is not as it was, and what had to be put back."""
+def _differences(after: Mapping[str, Any]) -> tuple[list[str], list[str]]:
+    """Return in words what is not as it was, and what had to be put back for the rest to be."""
     if after.get("rc") not in (0, 1):
         said = (after.get("stderr") or after.get("msg") or "no answer").strip()
-        return [f"whether it is as it was is not known: {said[-500:]}"]
-    return list(json.loads(after["stdout"])["different"])
+        return [f"whether it is as it was is not known: {said[-500:]}"], []
+    found = json.loads(after["stdout"])
+    return list(found["different"]), list(found["put_back"])
 
 
 def _result(
@@ -124,6 +127,7 @@ def _result(
     parts: Sequence[Mapping[str, str]] = (),
     as_found: bool = True,
     differences: Sequence[str] = (),
+    put_back: Sequence[str] = (),
 ) -> dict[str, Any]:
     return {
         "outcome": outcome,
@@ -132,6 +136,7 @@ def _result(
         "parts": list(parts),
         "as_found": as_found,
         "differences": list(differences),
+        "put_back": list(put_back),
     }
 
 
