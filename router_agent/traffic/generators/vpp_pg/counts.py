@@ -12,6 +12,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from router_agent.traffic.counters.kernel import parse_dev, proc_net
 from router_agent.traffic.counters.source import CounterError, DropClass, Side
 from router_agent.traffic.generators.generator import GeneratorError
 from router_agent.traffic.generators.vpp_pg.ports import VppPort
@@ -91,6 +92,8 @@ class Counts:
             }
             for kind in _ON_RECEIPT:
                 found[f"{name}.{kind}"] = self._segment.combined(f"/if/{kind}", port.index)[0]
+            if port.port.wire is Wire.KERNEL:
+                found[f"{name}.kernel"] = _below(port)
         return found
 
     def close(self) -> None:
@@ -160,8 +163,26 @@ class GeneratorPorts:
                 )
                 for kind, words in _ON_RECEIPT.items()
             ]
+            if port.port.wire is Wire.KERNEL:
+                count = growth.get(f"{name}.kernel", 0) - growth.get(f"{name}.received", 0)
+                words = f"tester's packet ring of port {name} full"
+                source = f"{port.port.interface} rx_packets against {port.name}"
+                classes.append(DropClass(words, count, Side.TESTER, source, derived=True))
             if port.port.wire is Wire.MEMIF:
                 count = growth.get(f"{name}.refused", 0)
                 words = f"router did not empty the memif of port {name} in time, or has gone"
                 classes.append(DropClass(words, count, Side.DEVICE, f"{port.name}-tx, no free slots"))
         return classes
+
+
+def _below(port: VppPort) -> int:
+    """Return the packets that the kernel interface below a port has received.
+
+    Raises:
+        CounterError: they cannot be read.
+    """
+    name = port.port.interface
+    counters = parse_dev(proc_net(port.port.namespace, ("dev",))["dev"])
+    if (found := counters.get(f"dev.{name}.rx_packets")) is None:
+        raise CounterError(f"port {port.port.name}: there is no interface {name!r} any more")
+    return found

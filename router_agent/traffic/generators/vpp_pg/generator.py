@@ -60,9 +60,10 @@ class VppPgGenerator:
 
     Args:
         scenario: frame sizes, destinations, sources, intervals, CPUs (main thread first, then one worker on
-            each; the last CPU when there are none); its rate and duration are not used.
+            each; the first and the last one when there are none); its rate and duration are not used.
         endpoints: the tester's ports. Kernel interfaces must all be in one namespace, which VPP then runs in.
-        streams: streams of a port; see `streams`.
+        streams: streams of a port; see `streams`. A kernel interface has one: by packet sockets no more than
+            one frame of packets is received at a time.
         page_size: of VPP's memory, in VPP's notation.
     """
 
@@ -131,6 +132,7 @@ class VppPgGenerator:
         ports = self.endpoints.ports
         senders = {i: self.endpoints.sender(i) for i in self.scenario.destinations.ingress_ports}
         frames = {i: self._frames(i, port) for i, port in senders.items()}
+        cpus = _cpus(self.scenario.cpus)
         directory = Path(tempfile.mkdtemp(prefix="vpp-pg-"))
         stack.callback(shutil.rmtree, directory, ignore_errors=True)
         heap = _BASE_HEAP + sum(f.heap_bytes for f in frames.values())
@@ -142,7 +144,7 @@ class VppPgGenerator:
                 heap=f"{heap >> 20}M",
                 buffers=_BUFFERS,
                 plugins=sorted({_PLUGINS[port.wire] for port in ports}),
-                stanzas=[*_cpu_stanza(self.scenario.cpus), *_dpdk_stanza(ports)],
+                stanzas=[*_cpu_stanza(cpus), *_dpdk_stanza(ports)],
                 page_size=self._page_size,
             ),
         )
@@ -152,7 +154,7 @@ class VppPgGenerator:
         maker = PortMaker(api)
         stack.callback(maker.clean)
         made = maker.make(ports)
-        workers = max(1, len(self.scenario.cpus) - 1)
+        workers = max(1, len(cpus) - 1)
         streams = [
             stream
             for i, of_port in frames.items()
@@ -183,7 +185,8 @@ class VppPgGenerator:
         self, api: Api, directory: Path, position: int, frames: ReplayFrames, interface: str, workers: int
     ) -> Iterator[Stream]:
         capture = directory / "frames.pcap"
-        for number, rows in enumerate(dealt(len(frames), self._streams_of_port)):
+        streams = 1 if self.endpoints.ports[position].wire is Wire.KERNEL else self._streams_of_port
+        for number, rows in enumerate(dealt(len(frames), streams)):
             stream = Stream(f"port{position}-{number}", position)
             frames.write(capture, rows)
             api.command(stream.create(capture, interface, (position + number) % workers))
@@ -314,13 +317,19 @@ def _namespace(ports: Sequence[Port]) -> str | None:
 
 
 def _cpu_stanza(cpus: tuple[int, ...]) -> list[str]:
-    """Return where VPP runs: the main thread on the first CPU, a worker on each of the others.
-
-    Left to itself VPP stays on the CPU that it was started on, which may be the device's.
-    """
-    cpus = cpus or (max(os.sched_getaffinity(0)),)
+    """Return where VPP runs: the main thread on the first CPU, a worker on each of the others."""
     workers = f" corelist-workers {','.join(map(str, cpus[1:]))}" if len(cpus) > 1 else ""
     return [f"cpu {{ main-core {cpus[0]}{workers} }}"]
+
+
+def _cpus(wanted: tuple[int, ...]) -> tuple[int, ...]:
+    """Return the CPUs to run on: those wanted, or the first for the main thread and the last for a worker.
+
+    A worker is needed, for a main thread that sends by packet sockets hardly looks at its own API meanwhile;
+    with one it mostly sleeps. Left to itself VPP stays on the CPU that it was started on.
+    """
+    allowed = sorted(os.sched_getaffinity(0))
+    return wanted or (allowed[0], *allowed[1:][-1:])
 
 
 def _dpdk_stanza(ports: Sequence[Port]) -> list[str]:

@@ -67,8 +67,11 @@ class PortMaker:
         """
         numbers = [self._make(position, port) for position, port in enumerate(ports)]
         up = self._api.value("vl_api_if_status_flags_t", "IF_STATUS_API_FLAG_ADMIN_UP")
+        polling = self._api.value("vl_api_rx_mode_t", "RX_MODE_API_POLLING")
         for index in numbers:
             self._api.call("sw_interface_set_flags", sw_if_index=index, flags=up)
+            # A thread that is busy sending sees an interrupt late, and rings overflow meanwhile.
+            self._api.call("sw_interface_set_rx_mode", sw_if_index=index, queue_id_valid=False, mode=polling)
         found = {int(row.sw_if_index): row for row in self._api.call("sw_interface_dump")}
         made = [
             VppPort(port, index, str(found[index].interface_name))
