@@ -256,6 +256,55 @@ class ChurnRun:
         return self.convergence_s[ceil(0.99 * len(self.convergence_s)) - 1]
 
 
+@dataclass(frozen=True, eq=False)
+class ForwardingRun:
+    """What one forwarder does with one table.
+
+    Attributes:
+        forwarder: "kernel" or "VPP".
+        wires: what its ports are made of, in words.
+        routes: routes in its table.
+        sizes: frame sizes.
+        highest_pps: maximum forwarding rate (RFC 2285 3.6.2).
+        limit: what it was limited by, in words.
+        share: part of it that the steady trial offered.
+        trial, ledger: what became of the packets of the steady trial; its series has 100 ms or less.
+        variation: standard deviation over mean of the packets received in each 100 ms of it.
+        verdict: that of the steady trial.
+        culprits: why packets were lost, in words, the likeliest first.
+        cycles: of the forwarder's graph nodes for each packet; None where nobody counts them.
+    """
+
+    forwarder: str
+    wires: str
+    routes: int
+    sizes: FrameSizes
+    highest_pps: float
+    limit: str
+    share: float
+    trial: TrialResult
+    ledger: Ledger
+    variation: float
+    verdict: Verdict
+    culprits: tuple[str, ...] = ()
+    cycles: float | None = None
+
+
+@dataclass(frozen=True, eq=False)
+class Comparison:
+    """Kernel and VPP forwarding in one run: same machine, same frames, same tables.
+
+    Attributes:
+        sizes: frame sizes.
+        runs: each forwarder with each table.
+        gain: by routes in the table, how many times the kernel's highest rate is VPP's.
+    """
+
+    sizes: FrameSizes
+    runs: tuple[ForwardingRun, ...]
+    gain: dict[int, float]
+
+
 Measurement: TypeAlias = Target | RateSearch | LossCurve | BackToBack | LatencyRun | Soak | ChurnRun
 
 

@@ -298,7 +298,10 @@ class VppPgRunning:
         rows = zip(self._tester.ports, self._before, self._read_ports(), strict=True)
         for port, before, now in rows:
             offered, unsent = now.offered - before.offered, now.refused - before.refused
-            sent += offered if port.port.wire is Wire.MEMIF else max(0, offered - unsent)
+            if port.port.wire is Wire.MEMIF:
+                sent += offered
+                continue
+            sent += max(0, offered - unsent)
             refused += unsent
         return Totals(sent, received, refused)
 
