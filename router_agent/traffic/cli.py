@@ -190,6 +190,37 @@ def check(
     raise typer.Exit(commands.exit_code(result))
 
 
+@traffic.command("compare-forwarding")
+def compare_forwarding(
+    routes: Annotated[
+        list[int] | None, typer.Option(min=1, help="Routes of a table; several times for several tables.")
+    ] = None,
+    frame: Annotated[int, typer.Option(min=64, max=1518, help="Frame size in bytes, with FCS.")] = 64,
+    destinations: Annotated[int, typer.Option(min=1, help="Prefixes that packets go to.")] = 100_000,
+    seconds: Annotated[float, typer.Option(min=0.5, max=600, help="Length of the steady trials.")] = 5.0,
+    json: Json = False,
+) -> None:
+    """Compare kernel and VPP forwarding on this machine: rate, steadiness, gain. Needs a checkout."""
+    _need_extra()
+    try:
+        from router_agent.lab import forwarding_command as command
+    except ImportError as error:
+        _fail(USAGE, f"the comparison is part of the lab ({error.name} is missing); run it from a checkout")
+    from rich.console import Console
+
+    try:
+        command.compare(
+            routes=routes or [1, 10_000, 1_000_000],
+            frame=frame,
+            destinations=destinations,
+            seconds=seconds,
+            json=json,
+            console=Console(stderr=True),
+        )
+    except command.CommandError as error:
+        _fail(FAILED, str(error))
+
+
 @traffic.command("explain")
 def explain(file: Scenario, tier: Tier = None, only: Only = None) -> None:
     """Tell what a check would do: trials, rates, times. Nothing is sent."""

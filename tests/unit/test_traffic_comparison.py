@@ -74,7 +74,7 @@ def test_no_load_is_above_the_most() -> None:
     run, rates = machine(1e9, 1e9)
     peak = highest_rate(run, first_pps=1e5, most_pps=1e6, trial_s=0.5)
     assert max(rates) <= 1e6
-    assert peak.pps == pytest.approx(max(rates))
+    assert peak.pps == pytest.approx(max(rates), rel=1e-3)
 
 
 @pytest.mark.parametrize(("uneven", "outcome"), [(False, Outcome.PASS), (True, Outcome.FAIL)])

@@ -8,16 +8,24 @@ as dropped by the device, as a NIC's ``rx-miss`` would. On every other port they
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
+from typing import TypeVar
 
 from router_agent.traffic.counters.kernel import parse_dev, proc_net
 from router_agent.traffic.counters.source import CounterError, DropClass, Side
 from router_agent.traffic.generators.generator import GeneratorError
 from router_agent.traffic.generators.vpp_pg.ports import VppPort
 from router_agent.traffic.scenario import Wire
-from router_agent.vpp.stats import StatsError, StatsSegment
+from router_agent.vpp.stats import StatsBusyError, StatsError, StatsSegment
+
+T = TypeVar("T")
+
+_SETTLE_SECONDS = 5.0
+_POLL_SECONDS = 0.001
 
 _UNSENT = {
     Wire.KERNEL: ("tx frame not ready", "tx ring overrun"),
@@ -71,16 +79,31 @@ class Counts:
         Raises:
             StatsError: the segment cannot be read.
         """
+        return self._settled(self._read)
+
+    def _read(self) -> list[PortCounts]:
         # What came is read before what went, else more would have come than went.
         received = [self._taken(port) for port, _ in self._ports]
         sending = [self._sending(port, reasons) for port, reasons in self._ports]
         return [PortCounts(*row, came) for row, came in zip(sending, received, strict=True)]
+
+    def _settled(self, read: Callable[[], T]) -> T:
+        """Return what was read, once VPP is not within a change: it may have lost its CPU there."""
+        deadline = time.monotonic() + _SETTLE_SECONDS
+        while True:
+            try:
+                return read()
+            except StatsBusyError:
+                if time.monotonic() > deadline:
+                    raise
+                time.sleep(_POLL_SECONDS)
 
     def named(self) -> dict[str, int]:
         """Return all counts by name, what was lost on receipt included.
 
         Raises:
             StatsError: the segment cannot be read.
+            CounterError: those of a kernel interface cannot.
         """
         found: dict[str, int] = {}
         for port, count in zip(self.ports, self.read(), strict=True):
@@ -91,7 +114,7 @@ class Counts:
                 f"{name}.received": count.received,
             }
             for kind in _ON_RECEIPT:
-                found[f"{name}.{kind}"] = self._segment.combined(f"/if/{kind}", port.index)[0]
+                found[f"{name}.{kind}"] = self._settled(partial(self._on_receipt, kind, port))
             if port.port.wire is Wire.KERNEL:
                 found[f"{name}.kernel"] = _below(port)
         return found
@@ -100,6 +123,9 @@ class Counts:
         """Let the segment go."""
         self._segment.close()
 
+    def _on_receipt(self, kind: str, port: VppPort) -> int:
+        return self._segment.combined(f"/if/{kind}", port.index)[0]
+
     @property
     def received(self) -> int:
         """Unicast frames of all ports, which are ours: exact, where a port's own may have ARP among them.
@@ -107,7 +133,7 @@ class Counts:
         Raises:
             StatsError: the segment cannot be read.
         """
-        return self._segment.linked(_NOT_OURS)
+        return self._settled(lambda: self._segment.linked(_NOT_OURS))
 
     def _taken(self, port: VppPort) -> int:
         """Return the frames that ended at a port, without those that got as far as IP."""
