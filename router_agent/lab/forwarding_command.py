@@ -63,7 +63,6 @@ def show(found: Comparison, console: Console) -> None:
     table.add_column("forwarding")
     for heading in ("routes", "highest pps", "cycles/packet", "steady pps", "lost", "variation"):
         table.add_column(heading, justify="right")
-    table.add_column("highest rate limited by")
     for run in found.runs:
         table.add_row(
             f"{run.forwarder}, {run.wires}",
@@ -73,9 +72,10 @@ def show(found: Comparison, console: Console) -> None:
             f"{run.trial.rate_pps:,.0f}",
             f"{run.trial.loss_ratio:.3%}",
             f"{run.variation:.1%}",
-            run.limit,
         )
     console.print(table)
+    for run in found.runs:
+        console.print(f"{run.forwarder}, {run.routes:,} routes: limited by {run.limit}", soft_wrap=True)
     for routes, gain in found.gain.items():
         console.print(f"with {routes:,} routes VPP forwards {gain:.1f} times what the kernel does")
     for run in found.runs:

@@ -237,6 +237,24 @@ def test_a_stream_can_be_stopped_and_another_started(device: MemifDevice) -> Non
         assert generator.start(5_000, 1.0, packets=10).finish().sent == 10
 
 
+def connected(directory: Path) -> set[str]:
+    """Return names of the sockets in a directory that somebody is connected to (unix(7), /proc/net/unix)."""
+    rows = (line.split() for line in Path("/proc/net/unix").read_text().splitlines()[1:])
+    paths = [Path(row[7]) for row in rows if len(row) > 7 and row[5] == "03"]
+    return {path.name for path in paths if path.parent == directory}
+
+
+def test_nobody_asks_the_device_anything_during_a_trial(device: MemifDevice) -> None:
+    with VppPgGenerator(scenario(), device.endpoints) as generator:
+        keeper = LedgerKeeper([device.counters(), *generator.counters])
+        keeper.open()
+        running = generator.start(3_000, 1.0)
+        seen = connected(device.process.runtime_dir)
+        result = running.finish(lambda _: seen.update(connected(device.process.runtime_dir)))
+        keeper.close(result)
+    assert seen == {"memif.sock"}
+
+
 def test_nothing_is_left_when_the_generator_is_closed(device: MemifDevice) -> None:
     with VppPgGenerator(scenario(), device.endpoints) as generator:
         tester = generator._opened()

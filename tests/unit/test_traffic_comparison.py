@@ -9,7 +9,7 @@ from router_agent.traffic.counters.source import DropClass, Side
 from router_agent.traffic.generators.generator import Series, TrialResult
 from router_agent.traffic.judgement.ledger import Ledger, balance
 from router_agent.traffic.judgement.verdict import Outcome
-from router_agent.traffic.measurements.comparison import compare_one, cycles_per_packet, gains, highest_rate
+from router_agent.traffic.measurements.comparison import compare_one, gains, highest_rate
 from router_agent.traffic.measurements.trial import RunTrial
 from router_agent.traffic.scenario import FrameSizes, Goal
 
@@ -100,17 +100,3 @@ def test_gains_are_by_table_and_only_where_both_were_measured() -> None:
 
     runs = [found("kernel", 1, 1e6), found("VPP", 1, 9e6), found("kernel", 9, 1e6)]
     assert gains(runs) == {1: pytest.approx(9.0, rel=0.01)}  # type: ignore[arg-type]
-
-
-def test_cycles_are_those_of_the_nodes_that_all_packets_pass() -> None:
-    moved = {
-        "VPP": {
-            "/sys/node/vectors/0/ip4-lookup": 60, "/sys/node/clocks/0/ip4-lookup": 6_000,
-            "/sys/node/vectors/1/ip4-lookup": 40, "/sys/node/clocks/1/ip4-lookup": 4_000,
-            "/sys/node/vectors/0/memif1/1-tx": 99, "/sys/node/clocks/0/memif1/1-tx": 1_000,
-            "/sys/node/vectors/0/error-drop": 1, "/sys/node/clocks/0/error-drop": 900_000,
-            "/sys/node/clocks/0/unix-epoll-input": 900_000,
-        }
-    }  # fmt: skip
-    assert cycles_per_packet(moved) == pytest.approx(110)
-    assert cycles_per_packet({"kernel": {"IpForwDatagrams": 5}}) is None

@@ -10,14 +10,14 @@ Each is measured the same way, with the same frames and the same table:
 
 from __future__ import annotations
 
-from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from router_agent.traffic.counters.source import Side
 from router_agent.traffic.generators.generator import TrialResult
 from router_agent.traffic.judgement.culprits import name_culprits
 from router_agent.traffic.judgement.ledger import Ledger
+from router_agent.traffic.judgement.prediction import cycles
 from router_agent.traffic.judgement.verdict import judge_trial
 from router_agent.traffic.measurements.results import ForwardingRun
 from router_agent.traffic.measurements.soak import variation_of
@@ -27,8 +27,6 @@ from router_agent.traffic.scenario import FrameSizes, Goal
 INTERVAL_S = 0.1
 """Resolution of the series that are compared."""
 
-_VECTORS, _CLOCKS = "/sys/node/vectors/", "/sys/node/clocks/"
-_ON_THE_WAY = 0.5
 _FACTOR = 1.5
 _LEAST_GROWTH = 1.05
 """A load that brings out less than so many times the best so far is beyond what the device does."""
@@ -135,7 +133,10 @@ def highest_rate(
         received_pps = trial.received / trial.offered_s if trial.offered_s > 0 else 0.0
         in_vain = 0 if received_pps > _LEAST_GROWTH * best.pps else in_vain + 1
         if received_pps > best.pps:
-            best = Peak(received_pps, _limit(trial, ledger, most_pps), cycles_per_packet(ledger.moved))
+            cost = cycles(ledger.moved)
+            best = Peak(
+                received_pps, _limit(trial, ledger, most_pps), None if cost is None else cost.per_packet
+            )
         rate_pps *= _FACTOR
     return best
 
@@ -162,24 +163,3 @@ def gains(runs: Sequence[ForwardingRun]) -> dict[int, float]:
         for (forwarder, routes), pps in rates.items()
         if forwarder == "kernel" and pps and ("VPP", routes) in rates
     }
-
-
-def cycles_per_packet(moved: Mapping[str, Mapping[str, int]]) -> float | None:
-    """Return clock cycles of VPP's graph nodes for each packet; None without counters of nodes.
-
-    The nodes of a packet's way are those that handled at least half as many vectors as the busiest one. An
-    input node's cycles have its empty rounds among them, of which there are none under full load.
-
-    Args:
-        moved: by how much counters grew, by source; see `counters.vpp`.
-    """
-    vectors, clocks = Counter[str](), Counter[str]()
-    for counters in moved.values():
-        for name, count in counters.items():
-            for kind, found in ((_VECTORS, vectors), (_CLOCKS, clocks)):
-                if name.startswith(kind):
-                    found[name.removeprefix(kind).partition("/")[2]] += count
-    packets = max(vectors.values(), default=0)
-    if not packets:
-        return None
-    return sum(clocks[node] for node, count in vectors.items() if count >= _ON_THE_WAY * packets) / packets

@@ -68,10 +68,7 @@ class Counts:
     def __init__(self, stats_socket: Path, ports: Sequence[VppPort]) -> None:
         self.ports = ports
         self._segment = StatsSegment(stats_socket)
-        self._ports = [
-            (port, [n for r in _UNSENT[port.port.wire] if self._segment.has(n := f"/err/{port.name}-tx/{r}")])
-            for port in ports
-        ]
+        self._ports = [(port, self._settled(partial(self._reasons, port))) for port in ports]
 
     def read(self) -> list[PortCounts]:
         """Return the counts of each port.
@@ -122,6 +119,11 @@ class Counts:
     def close(self) -> None:
         """Let the segment go."""
         self._segment.close()
+
+    def _reasons(self, port: VppPort) -> list[str]:
+        """Return the counters of packets that the driver did not take; a driver may lack one."""
+        names = [f"/err/{port.name}-tx/{reason}" for reason in _UNSENT[port.port.wire]]
+        return [name for name in names if self._segment.has(name)]
 
     def _on_receipt(self, kind: str, port: VppPort) -> int:
         return self._segment.combined(f"/if/{kind}", port.index)[0]
