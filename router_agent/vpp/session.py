@@ -326,6 +326,10 @@ class VppSession:
                 ) from error
             except (vpp_papi.VPPIOError, vpp_papi.VPPRuntimeError, vpp_papi.VPPValueError, OSError) as error:
                 raise FibError(f"no session with VPP on {self._path}: {error}") from error
+            except TypeError as error:  # what vpp_papi makes of the end of the stream
+                raise FibError(
+                    f"VPP on {self._path} closed the connection during the handshake; see whether it runs"
+                ) from error
         return client
 
     def _event(self, name: str, fields: Any) -> None:

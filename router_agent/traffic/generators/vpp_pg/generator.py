@@ -149,6 +149,17 @@ class VppPgGenerator:
             ),
         )
         stack.enter_context(vpp)
+        try:
+            return self._set_up(stack, vpp, frames, cpus)
+        except GeneratorError as error:
+            if vpp.running:
+                raise
+            raise _ended(vpp) from error
+
+    def _set_up(
+        self, stack: ExitStack, vpp: VppProcess, frames: dict[int, ReplayFrames], cpus: tuple[int, ...]
+    ) -> Tester:
+        ports, directory = self.endpoints.ports, vpp.runtime_dir
         api = Api(vpp.api_socket)
         stack.callback(api.close)
         maker = PortMaker(api)
@@ -283,10 +294,7 @@ class VppPgRunning:
 
     def _read(self, what: Callable[[Counts], T]) -> T:
         if not self._tester.vpp.running:
-            raise GeneratorError(
-                f"the generator's VPP has ended (status {self._tester.vpp.status}); its log ends:\n"
-                f"{self._tester.vpp.log_tail()}"
-            )
+            raise _ended(self._tester.vpp)
         try:
             return what(self._tester.counts)
         except StatsError as error:
@@ -304,6 +312,12 @@ class VppPgRunning:
             sent += max(0, offered - unsent)
             refused += unsent
         return Totals(sent, received, refused)
+
+
+def _ended(vpp: VppProcess) -> GeneratorError:
+    return GeneratorError(
+        f"the generator's VPP has ended (status {vpp.status}); its log ends:\n{vpp.log_tail()}"
+    )
 
 
 def _namespace(ports: Sequence[Port]) -> str | None:
