@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import json as jsonlib
 import os
-from typing import Any
+from datetime import UTC, datetime
+from pathlib import Path
 
 from rich import box
 from rich.console import Console
@@ -15,10 +15,18 @@ from router_agent.lab.forwarding import Plan, compare_forwarding
 from router_agent.lab.plane import vpp_available
 from router_agent.traffic.counters.source import CounterError
 from router_agent.traffic.generators.generator import GeneratorError
-from router_agent.traffic.measurements.results import Comparison, ForwardingRun
+from router_agent.traffic.measurements.results import Comparison
+from router_agent.traffic.report.environment import this_host
+from router_agent.traffic.report.model import (
+    ForwardingReport,
+    ForwardingRunReport,
+    SizesReport,
+    report_json,
+)
+from router_agent.traffic.report.page import forwarding_html
 from router_agent.traffic.scenario import FrameSizes
 
-SCHEMA = "router-agent/forwarding-comparison/1"
+_PORTS = ["west", "east"]
 
 
 class CommandError(Exception):
@@ -26,7 +34,14 @@ class CommandError(Exception):
 
 
 def compare(
-    *, routes: list[int], frame: int, destinations: int, seconds: float, json: bool, console: Console
+    *,
+    routes: list[int],
+    frame: int,
+    destinations: int,
+    seconds: float,
+    json: bool,
+    directory: Path | None,
+    console: Console,
 ) -> None:
     """Compare, and print a table, or JSON on standard output.
 
@@ -36,6 +51,7 @@ def compare(
         destinations: prefixes that packets go to.
         seconds: length of the steady trials.
         json: print JSON.
+        directory: where to write report.json and report.html; None writes none.
         console: told what is going on.
 
     Raises:
@@ -46,13 +62,17 @@ def compare(
     if not vpp_available():
         raise CommandError("`vpp` and `vppctl` are not on PATH; install VPP")
     plan = Plan(tables=routes, sizes=FrameSizes.of(frame), destinations=destinations, steady_s=seconds)
+    started = datetime.now(UTC)
     try:
         with console.status("comparing") as status:
             found = compare_forwarding(plan, lambda _stage, _done, text: status.update(text))
     except (LabError, GeneratorError, CounterError) as error:
         raise CommandError(str(error)) from error
+    report = report_of(found, started)
+    if directory is not None:
+        write(report, directory)
     if json:
-        print(jsonlib.dumps(as_data(found), indent=2))
+        print(report_json(report))
         return
     show(found, Console(highlight=False))
 
@@ -83,38 +103,27 @@ def show(found: Comparison, console: Console) -> None:
             console.print(f"{run.forwarder}, {run.routes:,} routes: {run.verdict.reason}", soft_wrap=True)
 
 
-def as_data(found: Comparison) -> dict[str, Any]:
-    """Return a comparison as JSON has it."""
-    return {
-        "schema": SCHEMA,
-        "frames": found.sizes.label,
-        "runs": [_run(run) for run in found.runs],
-        "gain": {str(routes): gain for routes, gain in found.gain.items()},
-    }
+def report_of(found: Comparison, started: datetime) -> ForwardingReport:
+    """Return the report of a comparison that has just ended."""
+    return ForwardingReport(
+        started=started,
+        ended=datetime.now(UTC),
+        sizes=SizesReport.model_validate(found.sizes),
+        runs=[ForwardingRunReport.model_validate(run, context={"ports": _PORTS}) for run in found.runs],
+        gain=found.gain,
+        tester=this_host(),
+    )
 
 
-def _run(run: ForwardingRun) -> dict[str, Any]:
-    series = run.trial.series
-    return {
-        "forwarder": run.forwarder,
-        "wires": run.wires,
-        "routes": run.routes,
-        "highest_pps": run.highest_pps,
-        "limit": run.limit,
-        "cycles": run.cycles,
-        "variation": run.variation,
-        "steady": {
-            "share": run.share,
-            "rate_pps": run.trial.rate_pps,
-            "sent": run.trial.sent,
-            "received": run.trial.received,
-            "lost": run.trial.lost,
-            "unsent": run.trial.unsent,
-            "interval_s": series.interval_s,
-            "received_per_interval": series.received.tolist(),
-            "lost_per_interval": series.lost.tolist(),
-            "verdict": run.verdict.outcome.value,
-            "reason": run.verdict.reason,
-            "culprits": list(run.culprits),
-        },
-    }
+def write(report: ForwardingReport, directory: Path) -> None:
+    """Write report.json and report.html.
+
+    Raises:
+        CommandError: they cannot be written.
+    """
+    try:
+        directory.mkdir(parents=True, exist_ok=True)
+        (directory / "report.json").write_text(report_json(report) + "\n")
+        (directory / "report.html").write_text(forwarding_html(report))
+    except OSError as error:
+        raise CommandError(f"{directory}: {error.strerror}; expected a directory to write into") from error

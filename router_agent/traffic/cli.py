@@ -198,6 +198,7 @@ def compare_forwarding(
     frame: Annotated[int, typer.Option(min=64, max=1518, help="Frame size in bytes, with FCS.")] = 64,
     destinations: Annotated[int, typer.Option(min=1, help="Prefixes that packets go to.")] = 100_000,
     seconds: Annotated[float, typer.Option(min=0.5, max=600, help="Length of the steady trials.")] = 5.0,
+    report: Annotated[Path | None, typer.Option(help="Write report.json and report.html into it.")] = None,
     json: Json = False,
 ) -> None:
     """Compare kernel and VPP forwarding on this machine: rate, steadiness, gain. Needs a checkout."""
@@ -215,6 +216,7 @@ def compare_forwarding(
             destinations=destinations,
             seconds=seconds,
             json=json,
+            directory=report,
             console=Console(stderr=True),
         )
     except command.CommandError as error:
