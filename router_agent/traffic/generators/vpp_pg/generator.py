@@ -28,6 +28,7 @@ from router_agent.traffic.generators.vpp_pg.ports import PortMaker, nic_name
 from router_agent.traffic.generators.vpp_pg.recording import Recording, Totals
 from router_agent.traffic.generators.vpp_pg.streams import (
     FEW,
+    FRAME,
     STREAMS,
     ReplayFrames,
     Stream,
@@ -46,6 +47,10 @@ lower than asked by more than a trial may leave unsent."""
 
 _LEAST_OVERRUN_S = 0.002
 _STATS = "stats.sock"
+_SOCKET_FRAME = 32
+"""Packets a packet socket is given at once. It takes the kernel as long as to forward them, and VPP looks at
+its API once in 1,024 rounds."""
+
 _BASE_HEAP = 192 << 20
 _BUFFERS = 32_768
 _PROGRESS_S = 0.1
@@ -60,7 +65,7 @@ class VppPgGenerator:
 
     Args:
         scenario: frame sizes, destinations, sources, intervals, CPUs (main thread first, then one worker on
-            each; the first and the last one when there are none); its rate and duration are not used.
+            each; the main thread alone on the last one when there are none); rate and duration are not used.
         endpoints: the tester's ports. Kernel interfaces must all be in one namespace, which VPP then runs in.
         streams: streams of a port; see `streams`. A kernel interface has one: by packet sockets no more than
             one frame of packets is received at a time.
@@ -196,9 +201,10 @@ class VppPgGenerator:
         self, api: Api, directory: Path, position: int, frames: ReplayFrames, interface: str, workers: int
     ) -> Iterator[Stream]:
         capture = directory / "frames.pcap"
-        streams = 1 if self.endpoints.ports[position].wire is Wire.KERNEL else self._streams_of_port
+        by_sockets = self.endpoints.ports[position].wire is Wire.KERNEL
+        streams = 1 if by_sockets else self._streams_of_port
         for number, rows in enumerate(dealt(len(frames), streams)):
-            stream = Stream(f"port{position}-{number}", position)
+            stream = Stream(f"port{position}-{number}", position, _SOCKET_FRAME if by_sockets else FRAME)
             frames.write(capture, rows)
             api.command(stream.create(capture, interface, (position + number) % workers))
             capture.unlink()
@@ -340,13 +346,12 @@ def _cpu_stanza(cpus: tuple[int, ...]) -> list[str]:
 
 
 def _cpus(wanted: tuple[int, ...]) -> tuple[int, ...]:
-    """Return the CPUs to run on: those wanted, or the first for the main thread and the last for a worker.
+    """Return the CPUs to run on: those wanted, or the last one.
 
-    A worker is needed, for a main thread that sends by packet sockets hardly looks at its own API meanwhile;
-    with one it mostly sleeps. Left to itself VPP stays on the CPU that it was started on.
+    Left to itself VPP stays on the CPU that it was started on, which may be the device's. There is no worker
+    unless one is asked for: VPP ends when a worker has no CPU for a second.
     """
-    allowed = sorted(os.sched_getaffinity(0))
-    return wanted or (allowed[0], *allowed[1:][-1:])
+    return wanted or (max(os.sched_getaffinity(0)),)
 
 
 def _dpdk_stanza(ports: Sequence[Port]) -> list[str]:

@@ -18,6 +18,9 @@ from router_agent.model import I64, U8
 from router_agent.traffic.generators import pcap
 from router_agent.traffic.generators.frames import Frames
 
+FRAME = 256
+"""Packets VPP handles at once (``VLIB_FRAME_SIZE``)."""
+
 STREAMS = 4
 """Streams of a port."""
 
@@ -74,10 +77,17 @@ def shares(total: int, parts: int) -> list[int]:
 
 @dataclass(frozen=True)
 class Stream:
-    """One stream of the packet generator, by name; `port` is the position of the port it sends from."""
+    """One stream of the packet generator.
+
+    Attributes:
+        name: VPP's name of it.
+        port: position of the port it sends from.
+        frame: packets it sends at once at most.
+    """
 
     name: str
     port: int
+    frame: int = FRAME
 
     def create(self, capture: Path, interface: str, worker: int) -> str:
         """Return the command that makes it: it sends nothing before it is configured and enabled.
@@ -86,7 +96,7 @@ class Stream:
         """
         return (
             f"packet-generator new {{ name {self.name} source pg0 pcap {capture} limit 1 rate 1 "
-            f"node {interface} worker {worker} }}"
+            f"maxframe {self.frame} node {interface} worker {worker} }}"
         )
 
     def configure(self, rate_pps: float, packets: int) -> str:
