@@ -230,7 +230,7 @@ def _difference(
         culprit = missed[0].culprits[0] if missed[0].culprits else missed[0].verdict.reason
         return _joined(below, culprit, busy)
     if not any(isinstance(one, RateSearch) for one in found):
-        return _joined(below, "the goal's rate was met and no more was offered", busy)
+        return _joined(below, "no more than the goal's rate was asked for", busy)
     limit = next((s.found.limit for s in found if isinstance(s, RateSearch) and s.found.limit), "")
     return _joined(below, limit or "the search found no more", busy)
 
