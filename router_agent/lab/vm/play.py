@@ -11,6 +11,7 @@ import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import takewhile
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +26,8 @@ _RECAP = (
 )
 _TASK = re.compile(r"^(?:TASK|RUNNING HANDLER) \[(?P<name>.*?)\] \*")
 _TAIL_LINES = 40
+_INDENT = " " * 8
+"""Before each line of a message of several."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -180,8 +183,9 @@ def table_of(result: PlayResult, host: str = HOST) -> str:
     begin = next((n for n, line in enumerate(lines) if line.strip() == host), None)
     if begin is None:
         return ""
-    end = next((n for n in range(begin, len(lines)) if not lines[n].strip()), len(lines))
-    return "\n".join(line.removeprefix("        ") for line in lines[begin + 1 : end])
+    # what follows belongs to Ansible, with or without an empty line before it
+    rows = takewhile(lambda line: line.startswith(_INDENT) and line.strip(), lines[begin + 1 :])
+    return "\n".join(line.removeprefix(_INDENT) for line in rows)
 
 
 def _follow(
