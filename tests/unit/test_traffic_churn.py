@@ -106,6 +106,21 @@ def test_packets_to_withdrawn_prefixes_are_no_fault_until_they_are_announced() -
     assert lost_after(run) == (200, 50)
 
 
+def test_withdrawn_prefixes_do_not_block_the_others() -> None:
+    """All but one are withdrawn, and that one's packets keep arriving, though not in every moment."""
+    lost = dict.fromkeys(range(1, PREFIXES), (100, 300))
+    calm = outage(400, lost)
+    # the one packet of each millisecond goes out in every other one, two at a time
+    last = np.zeros(400, np.int64)
+    last[100:300:2], last[101:300:2] = 1, -1
+    moved = replace(calm.series, sent=calm.series.sent + last, received=calm.series.received + last)
+    batch = Batch(0.1, 19, "withdrawn", np.arange(1, PREFIXES), reachable=False)
+    assert moved.received[101] == 0
+    run = analysed(replace(calm, series=moved), batch)
+    assert (run.blocked, run.lost) == ((), 0)
+    assert analysed(replace(calm, series=moved), Batch(0.1, 19, "path changes")).blocked
+
+
 def test_a_prefix_that_stays_withdrawn_is_excused_to_the_end() -> None:
     run = analysed(outage(300, {0: (100, 300)}), Batch(0.1, 1, "withdrawn", rows(0), reachable=False))
     assert (run.lost, run.convergence_s) == (0, ())

@@ -91,6 +91,13 @@ def test_a_generator_that_was_too_slow_is_no_nic() -> None:
     assert "NIC could" not in words
 
 
+def test_a_few_unsent_packets_do_not_come_first() -> None:
+    words = named(
+        trial(lost=1_000, unsent=3), device("x", 1_000), moved={"kernel": {"IpExt.InNoRoutes": 1_000}}
+    )
+    assert [w.split(":")[0] for w in words] == ["no route for 1,000 packets", "tester's CPU could not send"]
+
+
 def test_a_nic_that_drops_what_it_took_could_not_send() -> None:
     dropped = DropClass("tester port west: could not send", 40, Side.TESTER, "west tx_dropped, tx_errors")
     (words,) = named(trial(lost=40), dropped)

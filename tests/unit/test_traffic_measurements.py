@@ -48,6 +48,11 @@ def test_a_curve_says_where_loss_ends_and_begins() -> None:
     assert len(curve.points) == 7
 
 
+def test_a_device_that_never_loses_says_so_after_two_trials() -> None:
+    curve = measure_loss_curve(SimulatedDevice(1e9).run, SIZES, 100_000, 1.0)
+    assert (curve.verdict.reason, len(curve.points)) == ("no loss even at 100 % (100,000 pps)", 2)
+
+
 def test_a_device_that_always_loses_fails() -> None:
     curve = measure_loss_curve(SimulatedDevice(5_000).run, SIZES, 100_000, 1.0)
     assert curve.verdict.outcome is Outcome.FAIL

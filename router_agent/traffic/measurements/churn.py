@@ -18,7 +18,7 @@ from typing import TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 
-from router_agent.model import I64
+from router_agent.model import I64, Mask
 from router_agent.traffic.counters.source import Side
 from router_agent.traffic.generators.generator import Generator, GeneratorError, Running, Series, TrialResult
 from router_agent.traffic.judgement.culprits import name_culprits
@@ -110,7 +110,9 @@ def analyse(
 ) -> ChurnRun:
     """Return what route changes cost, of a trial that ran meanwhile; see `measure_churn`."""
     batches = tuple(sorted(batches, key=lambda batch: batch.at_s))
-    blocked, blocked_resolution_s = blocked_times(trial.series, followed=trial.by_destination is not None)
+    followed = trial.by_destination is not None
+    excused = _excused(trial, batches)
+    blocked, blocked_resolution_s = blocked_times(_without(trial, excused), followed=followed)
     faults = lost_by_fault(trial, batches)
     convergence, resolution_s = _convergence(trial, faults)
     lost = trial.lost if faults is None else int(faults.sum())
@@ -182,15 +184,31 @@ def lost_by_fault(trial: TrialResult, batches: Sequence[Batch]) -> I64 | None:
         return lost
     if trial.losses is None:
         return None
-    excused = np.zeros(len(trial.losses.rows), np.bool_)
+    faults = np.bincount(trial.losses.rows[~_excused(trial, batches)], minlength=len(lost))
+    return np.asarray(faults, np.int64)
+
+
+def _excused(trial: TrialResult, batches: Sequence[Batch]) -> Mask:
+    """Tell which of the listed losses are to destinations that a batch had made unreachable."""
+    if trial.losses is None:
+        return np.zeros(0, np.bool_)
+    excused: Mask = np.zeros(len(trial.losses.rows), np.bool_)
     at_s = (trial.losses.intervals + 1) * trial.series.interval_s
-    unreachable = np.zeros(len(lost), np.bool_)
+    unreachable = np.zeros(len(trial.sent_to), np.bool_)
     for number, batch in enumerate(batches):
         until = batches[number + 1].at_s if number + 1 < len(batches) else np.inf
         unreachable[slice(None) if batch.rows is None else batch.rows] = not batch.reachable
         excused |= (at_s > batch.at_s) & (at_s <= until) & unreachable[trial.losses.rows]
-    faults = np.bincount(trial.losses.rows[~excused], minlength=len(lost))
-    return np.asarray(faults, np.int64)
+    return excused
+
+
+def _without(trial: TrialResult, excused: Mask) -> Series:
+    """Return the series as if excused packets had not been sent: withdrawn prefixes do not block others."""
+    series = trial.series
+    if trial.losses is None or not excused.any():
+        return series
+    gone = np.bincount(trial.losses.intervals[excused], minlength=len(series.sent))[: len(series.sent)]
+    return replace(series, sent=series.sent - gone, lost=series.lost - gone)
 
 
 def route_changes(run: ChurnRun) -> tuple[RouteChange, ...]:

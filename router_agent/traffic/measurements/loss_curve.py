@@ -93,6 +93,8 @@ def _judge(points: Sequence[LossPoint], highest_pps: float) -> Verdict:
             f"{last.lost:,} of {last.sent:,} packets lost even at {last.share:.0%} "
             f"({last.rate_pps:,.0f} pps)",
         )
+    if first is points[0]:
+        return Verdict(Outcome.PASS, f"no loss even at 100 % ({highest_pps:,.0f} pps)")
     worst = points[0]
     ratio = worst.lost / worst.sent
     return Verdict(
