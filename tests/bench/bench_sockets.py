@@ -7,6 +7,7 @@ receiver's and that of C's sender together, in which the kernel delivers the fra
 
 - sender: as fast as the port takes frames.
 - receiver: captures what C's sender sends at its fastest, every packet accounted for.
+- UDP receiver: the same as the host that the packets are addressed to.
 - ring: accounting alone, of frames that wait in a full ring; without target, for no packet comes without the
   kernel's part, which costs twenty times as much.
 """
@@ -51,6 +52,7 @@ UNREACHABLE_PPS = 10e6
 TAG = 0xC0FFEE07
 RING = 65_536
 WAITING = 60 * 1024
+UDP_PORT = 9
 MOST_PACKETS = 1 << 23
 SHIFT = 8
 INTERVAL_NS = 100_000_000
@@ -67,14 +69,17 @@ def rows() -> list[dict[str, Any]]:
         bench = Bench(Path(directory), near, far)
         sender = bench.compared(bench.sender_in_c, bench.senders())
         receiver = bench.compared(bench.receiver_in_c, bench.receivers())
+        udp = bench.compared(bench.udp_in_c, bench.receivers(udp=True))
         ring = bench.compared(bench.ring_in_c, bench.ring)
     where = f"64-byte frames, {DESTINATIONS:,} destinations, veth, {ROUNDS} turns of {SECONDS:g} s each"
     return [
         _row("sender, frames ignored on receipt", sender, f"{where}, a second of CPU time"),
         _row("receiver", receiver, f"{where}, a second of CPU time, delivery included"),
+        _row("UDP receiver", udp, f"{where}, a second of CPU time, delivery included"),
         _row("accounting of frames that wait in the ring", ring, f"{where}, {WAITING:,} frames"),
         _ratio("sender", sender, TARGET, f"{where}, packets a second of CPU time"),
         _ratio("receiver", receiver, TARGET, f"{where}, packets a second of CPU time, delivery included"),
+        _ratio("UDP receiver", udp, TARGET, f"{where}, packets a second of CPU time, delivery included"),
         _ratio(
             "accounting without the kernel's part", ring, None, f"{where}, {WAITING:,} frames in the ring"
         ),
@@ -98,10 +103,16 @@ class Bench:
         self.program, self.file = directory / "sockets", directory / "frames"
         build_command = ["gcc", "-O3", "-march=native", "-Wall", "-o", str(self.program), str(SOURCE)]
         subprocess.run(build_command, check=True)
-        self.frames = _frames()
-        octets = np.zeros((DESTINATIONS, self.frames.largest), np.uint8)
-        self.frames.fill(octets, 0, 0)
-        self.file.write_bytes(octets.tobytes())
+        self.frames = _frames(NOBODY)
+        self._write(self.frames, self.file)
+        self.addressed = directory / "addressed"
+        self._write(_frames(NEAR_MAC), self.addressed)
+
+    @staticmethod
+    def _write(frames: Frames, file: Path) -> None:
+        octets = np.zeros((DESTINATIONS, frames.largest), np.uint8)
+        frames.fill(octets, 0, 0)
+        file.write_bytes(octets.tobytes())
 
     def compared(self, reference: Callable[[], float], ours: Callable[[], float]) -> Compared:
         """Run both in turn."""
@@ -113,7 +124,7 @@ class Bench:
 
     def sender_in_c(self) -> float:
         """Send from the near end."""
-        packets, _, cpu_ns = self._send(self.near, "near")
+        packets, _, cpu_ns = self._send(self.near, "near", self.file)
         return packets / cpu_ns * 1e9
 
     def senders(self) -> Callable[[], float]:
@@ -131,18 +142,26 @@ class Bench:
 
     def receiver_in_c(self) -> float:
         """Receive at the near end what C sends from the far end."""
-        capture = self._capture(MOST_PACKETS, SECONDS + 0.5)
-        assert capture.stdin is not None
-        capture.stdin.write("\n")
-        capture.stdin.flush()
-        _, _, sender_ns = self._send(self.far, "far")
-        frames, _, receiver_ns, _ = map(int, capture.communicate()[0].split())
+        return self._received_in_c(self._capture(MOST_PACKETS, SECONDS + 0.5), self.file)
+
+    def udp_in_c(self) -> float:
+        """The same by a UDP socket."""
+        job = ["near", str(TAG), "0", str(UDP_PORT), str(MOST_PACKETS), f"{SECONDS + 0.5}"]
+        return self._received_in_c(self._started("udp", job), self.addressed)
+
+    def _received_in_c(self, receiver: subprocess.Popen[str], file: Path) -> float:
+        assert receiver.stdin is not None
+        receiver.stdin.write("\n")
+        receiver.stdin.flush()
+        _, _, sender_ns = self._send(self.far, "far", file)
+        frames, _, receiver_ns, _ = map(int, receiver.communicate()[0].split())
         return frames / (sender_ns + receiver_ns) * 1e9
 
-    def receivers(self) -> Callable[[], float]:
+    def receivers(self, *, udp: bool = False) -> Callable[[], float]:
         """Return the same with our receiving worker."""
+        port, file = (UDP_PORT, self.addressed) if udp else (None, self.file)
         layout = Layout(100, (MOST_PACKETS >> SHIFT) + 1, 1, MOST_PACKETS)
-        setup = ReceiverSetup(("near",), TAG, self.frames.signature, RING, None)
+        setup = ReceiverSetup(("near",), TAG, self.frames.signature, RING, None, udp_port=port)
 
         def run() -> float:
             worker = WorkerProcess(self.near, "receiver")
@@ -154,7 +173,7 @@ class Bench:
                 worker.send_board(board)
                 worker.answer()
                 before = _cpu_ns(worker.process.pid)
-                _, _, sender_ns = self._send(self.far, "far")
+                _, _, sender_ns = self._send(self.far, "far", file)
                 worker.send("stop")
                 worker.answer()
                 receiver_ns = _cpu_ns(worker.process.pid) - before
@@ -190,9 +209,9 @@ class Bench:
         board.close()
         return counted / took
 
-    def _send(self, namespace: str, interface: str) -> tuple[int, int, int]:
+    def _send(self, namespace: str, interface: str, file: Path) -> tuple[int, int, int]:
         """Let C send; return packets, nanoseconds, and those of CPU time."""
-        job = [interface, str(self.file), str(self.frames.largest), str(self.frames.signature), f"{SECONDS}"]
+        job = [interface, str(file), str(self.frames.largest), str(self.frames.signature), f"{SECONDS}"]
         with inside(namespace):
             done = subprocess.run(
                 [str(self.program), "send", *job], stdout=subprocess.PIPE, text=True, check=True
@@ -202,16 +221,19 @@ class Bench:
 
     def _capture(self, packets: int, seconds: float) -> subprocess.Popen[str]:
         job = ["near", str(TAG), str(self.frames.signature), str(RING), str(packets), f"{seconds}"]
+        return self._started("ring", job)
+
+    def _started(self, what: str, job: list[str]) -> subprocess.Popen[str]:
         with inside(self.near):
-            capture = subprocess.Popen(
-                [str(self.program), "ring", *job],
+            receiver = subprocess.Popen(
+                [str(self.program), what, *job],
                 stdin=subprocess.PIPE,
                 stdout=subprocess.PIPE,
                 text=True,
             )
-        assert capture.stdout is not None
-        assert capture.stdout.readline() == "ready\n"
-        return capture
+        assert receiver.stdout is not None
+        assert receiver.stdout.readline() == "ready\n"
+        return receiver
 
     def _fill(self) -> None:
         """Send as many frames as the ring is to hold from the far end."""
@@ -231,14 +253,14 @@ def _cpu_ns(process: int) -> int:
     return int(Path(f"/proc/{process}/schedstat").read_text().split()[0])
 
 
-def _frames() -> Frames:
+def _frames(mac: str) -> Frames:
     return build(
         _destinations(),
         sizes=FrameSizes.of(64),
         source_mac=bytes.fromhex(NEAR_MAC.replace(":", "")),
-        gateway_mac=bytes.fromhex(NOBODY.replace(":", "")),
+        gateway_mac=bytes.fromhex(mac.replace(":", "")),
         sources=(Scenario("bench", _destinations())).sources,
-        udp_port=9,
+        udp_port=UDP_PORT,
         tag=TAG,
         seed=1,
     )
@@ -283,6 +305,12 @@ def _wire() -> Iterator[tuple[str, str]]:
         subprocess.run([*link, "peer", "name", "far", "netns", far], check=True)
         for name, end in ((near, "near"), (far, "far")):
             subprocess.run(["ip", "-n", name, "link", "set", end, "up"], check=True)
+        subprocess.run(["ip", "-n", near, "link", "set", "lo", "up"], check=True)
+        for words in (["local", "20.0.0.0/8", "dev", "lo", "table", "local"], ["default", "dev", "near"]):
+            subprocess.run(["ip", "-n", near, "route", "add", *words], check=True)
+        with inside(near):
+            for where in ("all", "near"):
+                Path(f"/proc/sys/net/ipv4/conf/{where}/rp_filter").write_text("0")
         yield near, far
     finally:
         for name in (near, far):

@@ -321,8 +321,7 @@ def test_a_host_receives_by_udp_sockets(router: Router, name_server: Endpoints) 
         assert loss_free(found)
         assert found.received_by_port == (0, found.sent)
     assert (result.arrived[EAST] == result.sent_to).all()
-    assert result.latency is not None
-    assert "from its UDP socket" in result.latency.what
+    assert result.latency is None
     assert result.udp_hosts == ("east",)
 
 

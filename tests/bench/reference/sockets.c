@@ -3,9 +3,11 @@
  *   sockets send INTERFACE FRAMES BYTES SIGNATURE SECONDS     whole frames, sendmmsg on a packet socket
  *   sockets ring INTERFACE TAG SIGNATURE SLOTS PACKETS SECONDS  TPACKET_V2 ring, every packet accounted for,
  *                                                           from the first character on standard input on
+ *   sockets udp INTERFACE TAG OFFSET PORT PACKETS SECONDS       recvmmsg on a UDP socket with SO_REUSEPORT, the
+ *                                                           same account of every packet, likewise
  *
  * FRAMES is a file of frames of BYTES each, sent in turn with a sequence number behind their tag. send prints
- * packets, nanoseconds and nanoseconds of CPU time; ring prints frames, nanoseconds of accounting and
+ * packets, nanoseconds and nanoseconds of CPU time; ring and udp print frames, nanoseconds of accounting and
  * of CPU time, and frames that were overtaken.
  */
 #define _GNU_SOURCE
@@ -113,6 +115,54 @@ static int send_frames(char **argv)
 	return 0;
 }
 
+struct account {
+	uint8_t *seen;
+	uint64_t *intervals, *times, packets, start, frames, late, newest;
+};
+
+static struct account account_of(uint64_t packets)
+{
+	return (struct account){
+		.seen = calloc(packets, 1),
+		.intervals = calloc(INTERVALS, 8),
+		.times = calloc(packets / (SAMPLED + 1) + 1, 8),
+		.packets = packets,
+		.start = now(CLOCK_REALTIME),
+	};
+}
+
+static inline void enter(struct account *account, const uint8_t *number, uint64_t when)
+{
+	uint64_t packet, interval = (when - account->start) / INTERVAL_NS;
+	memcpy(&packet, number, 8);
+	packet = be64toh(packet);
+	if (packet >= account->packets)
+		return;
+	account->seen[packet] = 1;
+	account->intervals[interval < INTERVALS ? interval : INTERVALS - 1]++;
+	if (packet < account->newest)
+		account->late++;
+	else
+		account->newest = packet;
+	if (!(packet & SAMPLED) && !account->times[packet / (SAMPLED + 1)])
+		account->times[packet / (SAMPLED + 1)] = when;
+	account->frames++;
+}
+
+static int tell(const struct account *account, uint64_t busy)
+{
+	printf("%llu %llu %llu %llu\n", (unsigned long long)account->frames, (unsigned long long)busy,
+	       (unsigned long long)now(CLOCK_PROCESS_CPUTIME_ID), (unsigned long long)account->late);
+	return 0;
+}
+
+static void wait_for_word(void)
+{
+	puts("ready");
+	fflush(stdout);
+	getchar();
+}
+
 static int capture(char **argv)
 {
 	uint32_t tag = strtoul(argv[1], NULL, 0), signature = atoi(argv[2]), slots = atoi(argv[3]);
@@ -139,45 +189,53 @@ static int capture(char **argv)
 	};
 	if (ring == MAP_FAILED || bind(s, (struct sockaddr *)&address, sizeof address))
 		failed(argv[0]);
-	uint8_t *seen = calloc(packets, 1);
-	uint64_t *intervals = calloc(INTERVALS, 8), *times = calloc(packets / (SAMPLED + 1) + 1, 8);
-	uint64_t frames = 0, late = 0, newest = 0, busy = 0;
 	struct timespec pause = {0, LOOK_NS};
-	puts("ready");
-	fflush(stdout);
-	getchar();
-	uint64_t start = now(CLOCK_REALTIME), end = now(CLOCK_MONOTONIC) + span;
-	for (uint32_t head = 0; now(CLOCK_MONOTONIC) < end;) {
-		uint64_t began = now(CLOCK_MONOTONIC), before = frames;
+	wait_for_word();
+	struct account account = account_of(packets);
+	uint64_t busy = 0, end = now(CLOCK_MONOTONIC) + span;
+	for (uint32_t head = 0; now(CLOCK_MONOTONIC) < end; nanosleep(&pause, NULL)) {
+		uint64_t began = now(CLOCK_MONOTONIC), before = account.frames;
 		for (;;) {
 			struct tpacket2_hdr *slot = (void *)(ring + (size_t)head * SLOT);
-			uint64_t packet, when, interval;
 			if (!(*(volatile uint32_t *)&slot->tp_status & TP_STATUS_USER))
 				break;
-			memcpy(&packet, (uint8_t *)slot + slot->tp_mac + signature + 4, 8);
-			packet = be64toh(packet);
-			when = slot->tp_sec * 1000000000ull + slot->tp_nsec;
+			enter(&account, (uint8_t *)slot + slot->tp_mac + signature + 4,
+			      slot->tp_sec * 1000000000ull + slot->tp_nsec);
 			slot->tp_status = 0;
 			head = head + 1 == slots ? 0 : head + 1;
-			if (packet >= packets)
-				continue;
-			seen[packet] = 1;
-			interval = (when - start) / INTERVAL_NS;
-			intervals[interval < INTERVALS ? interval : INTERVALS - 1]++;
-			if (packet < newest)
-				late++;
-			else
-				newest = packet;
-			if (!(packet & SAMPLED) && !times[packet / (SAMPLED + 1)])
-				times[packet / (SAMPLED + 1)] = when;
-			frames++;
 		}
-		busy += frames > before ? now(CLOCK_MONOTONIC) - began : 0;
-		nanosleep(&pause, NULL);
+		busy += account.frames > before ? now(CLOCK_MONOTONIC) - began : 0;
 	}
-	printf("%llu %llu %llu %llu\n", (unsigned long long)frames, (unsigned long long)busy,
-	       (unsigned long long)now(CLOCK_PROCESS_CPUTIME_ID), (unsigned long long)late);
-	return 0;
+	return tell(&account, busy);
+}
+
+static int receive_datagrams(char **argv)
+{
+	uint32_t tag = htonl(strtoul(argv[1], NULL, 0)), offset = atoi(argv[2]);
+	uint64_t span = strtod(argv[5], NULL) * 1e9;
+	int off = 0, one = 1, room = 65536 * 1152, s = socket(AF_INET6, SOCK_DGRAM, 0);
+	struct sockaddr_in6 address = {.sin6_family = AF_INET6, .sin6_port = htons(atoi(argv[3]))};
+	if (s < 0 || setsockopt(s, IPPROTO_IPV6, IPV6_V6ONLY, &off, sizeof off) ||
+	    setsockopt(s, SOL_SOCKET, SO_REUSEPORT, &one, sizeof one) ||
+	    setsockopt(s, SOL_SOCKET, SO_RCVBUFFORCE, &room, sizeof room) ||
+	    setsockopt(s, SOL_SOCKET, SO_BINDTODEVICE, argv[0], strlen(argv[0])) ||
+	    bind(s, (struct sockaddr *)&address, sizeof address))
+		failed("UDP socket");
+	uint8_t *slots = calloc(SLOTS, 64);
+	struct mmsghdr *messages = headers(slots, 64);
+	struct timespec pause = {0, LOOK_NS};
+	wait_for_word();
+	struct account account = account_of(strtoull(argv[4], NULL, 0));
+	for (uint64_t end = now(CLOCK_MONOTONIC) + span; now(CLOCK_MONOTONIC) < end;) {
+		int taken = recvmmsg(s, messages, SLOTS, MSG_DONTWAIT, NULL);
+		uint64_t when = now(CLOCK_REALTIME);
+		for (int i = 0; i < taken; i++)
+			if (messages[i].msg_len >= offset + 12 && !memcmp(slots + i * 64 + offset, &tag, 4))
+				enter(&account, slots + i * 64 + offset + 4, when);
+		if (taken <= 0)
+			nanosleep(&pause, NULL);
+	}
+	return tell(&account, 0);
 }
 
 int main(int argc, char **argv)
@@ -186,6 +244,8 @@ int main(int argc, char **argv)
 		return send_frames(argv + 2);
 	if (argc == 8 && !strcmp(argv[1], "ring"))
 		return capture(argv + 2);
+	if (argc == 8 && !strcmp(argv[1], "udp"))
+		return receive_datagrams(argv + 2);
 	fprintf(stderr, "sockets: found %d arguments, expected a job and its own; see the source\n", argc - 1);
 	return 2;
 }

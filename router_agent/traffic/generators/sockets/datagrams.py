@@ -12,8 +12,10 @@ import errno
 import socket
 import struct
 import time
+from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from router_agent.mmsg import ReceiveRing
 from router_agent.model import I64
@@ -48,8 +50,7 @@ class Datagrams:
     """
 
     def __init__(self, interface: str, *, udp_port: int, tag: int, signature: int, slots: int) -> None:
-        self._tag = np.frombuffer(tag.to_bytes(4, "big"), np.uint8)
-        self._at = [signature - payload for payload in _PAYLOADS if signature >= payload]
+        self._tag = tag
         self._socket = socket.socket(socket.AF_INET6, socket.SOCK_DGRAM)
         try:
             self._socket.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 0)
@@ -60,6 +61,10 @@ class Datagrams:
             self._socket.close()
             raise
         self._ring = ReceiveRing(self._socket, _SLOTS, _SLOT_BYTES)
+        self._columns = [
+            (self._column(">u4", at), self._column(">u8", at + 4), at + SIGNATURE_BYTES)
+            for at in (signature - payload for payload in _PAYLOADS if signature >= payload)
+        ]
 
     def close(self) -> None:
         """Close the socket."""
@@ -69,10 +74,9 @@ class Datagrams:
         """Return datagrams of the stream that have arrived; their time is when they were read."""
         while n := self._ring.receive():
             now = time.time_ns()
-            rows, sequence = self._ours(n)
-            if len(rows):
-                seconds, rest = divmod(now, NS)
-                columns = (np.full(len(rows), part, np.uint32) for part in (seconds, rest))
+            sequence = self._sequence(n)
+            if len(sequence):
+                columns = (np.full(len(sequence), part, np.uint32) for part in divmod(now, NS))
                 return Captured(sequence, *columns)
         return NONE
 
@@ -84,16 +88,18 @@ class Datagrams:
         answer = self._socket.getsockopt(socket.SOL_SOCKET, _SO_MEMINFO, _MEMINFO.size)
         return int(_MEMINFO.unpack(answer)[_DROPS])
 
-    def _ours(self, count: int) -> tuple[I64, I64]:
-        """Return which of the datagrams read are of the stream, and their sequence numbers, both (n,)."""
-        data, lengths = self._ring.data[:count], self._ring.lengths[:count]
-        start = np.full(count, -1, np.int64)
-        for at in self._at:
-            found = (data[:, at : at + 4] == self._tag).all(axis=1) & (lengths >= at + SIGNATURE_BYTES)
-            start[found & (start < 0)] = at + 4
-        rows = np.flatnonzero(start >= 0)
-        octets = data[rows[:, None], start[rows, None] + np.arange(8)]
-        return rows, np.ascontiguousarray(octets).view(">u8")[:, 0].astype(np.int64)
+    def _sequence(self, count: int) -> I64:
+        """Return the sequence numbers of those datagrams read that are of the stream, in their order."""
+        sequence = np.full(count, -1, np.int64)
+        for tags, numbers, least in self._columns:
+            ours = (tags[:count] == self._tag) & (self._ring.lengths[:count] >= least)
+            if ours.all():
+                return numbers[:count].astype(np.int64)
+            sequence[ours] = numbers[:count][ours]
+        return sequence[sequence >= 0]
+
+    def _column(self, kind: str, at: int) -> NDArray[Any]:
+        return np.ndarray((_SLOTS,), kind, self._ring.data.data, at, (_SLOT_BYTES,))
 
     def _bind(self, interface: str, udp_port: int) -> None:
         try:

@@ -23,6 +23,7 @@ from router_agent.traffic.counters.schedule import Scheduling
 from router_agent.traffic.counters.source import CounterSource
 from router_agent.traffic.generators.frames import Frames, build, signature_offset
 from router_agent.traffic.generators.generator import GeneratorError, Snapshot, TrialResult
+from router_agent.traffic.generators.latency import Latency
 from router_agent.traffic.generators.sockets import account
 from router_agent.traffic.generators.sockets import receiver as rx
 from router_agent.traffic.generators.sockets import sender as tx
@@ -425,6 +426,13 @@ class SocketsRunning:
                 rows[port].append(board.seen[row])
         return [account.merged(columns) for columns in rows]
 
+    def _latency(self, lanes: list[Lane]) -> Latency | None:
+        """Return the latency; None where UDP sockets receive: when those were read says little of arrival."""
+        if any(port.udp_host for port in self._owner.endpoints.ports):
+            return None
+        shift = self._stream.shift
+        return account.latency(lanes, [board.times for board in self._received], shift, described(shift))
+
     def _result(self, lanes: list[Lane], drops: dict[str, int]) -> TrialResult:
         stream, ports = self._stream, self._ports()
         seen = account.merged(ports)
@@ -445,12 +453,7 @@ class SocketsRunning:
             received_by_port=tuple(account.received(lanes, port) for port in ports),
             by_destination=account.by_destination(lanes, ports, len(self._owner.scenario.destinations)),
             losses=account.losses(lanes, seen),
-            latency=account.latency(
-                lanes,
-                [board.times for board in self._received],
-                stream.shift,
-                described(stream.shift, udp=any(port.udp_host for port in self._owner.endpoints.ports)),
-            ),
+            latency=self._latency(lanes),
             tester_drops=drops,
             refused=int(sum(board.counters[tx.REFUSED] for board in self._sent)),
             setup=self._owner.setup,

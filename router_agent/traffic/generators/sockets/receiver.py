@@ -63,8 +63,6 @@ class Receiver:
         if setup.cpu is not None:
             os.sched_setaffinity(0, {setup.cpu})
         self._look_ms = min(max(setup.ring_frames / _FASTEST_PER_MS, _LEAST_LOOK_MS), _MOST_LOOK_MS)
-        if setup.udp_port is not None:
-            self._look_ms = _LEAST_LOOK_MS
         self._captures: list[Capture | Datagrams] = []
         try:
             for interface in setup.interfaces:

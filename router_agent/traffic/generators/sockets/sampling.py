@@ -11,16 +11,11 @@ SAMPLES_PER_SECOND = 4_000
 MOST_SAMPLES = 1 << 20
 """Eight bytes each, at every worker."""
 
-_FROM = "from just before the system call that hands the packet to the kernel as its first, to "
-_CAPTURED = (
-    "the kernel's time stamp when the frame enters the capture ring of the tester's port: the sending stack, "
-    "both links, the device and the receiving stack lie between"
+_WHAT = (
+    "from just before the system call that hands the packet to the kernel as its first, to the kernel's time "
+    "stamp when the frame enters the capture ring of the tester's port: the sending stack, both links, the "
+    "device and the receiving stack lie between; both by CLOCK_REALTIME of one host; "
 )
-_READ = (
-    "when the receiver has read it from its UDP socket, at which it looks every millisecond: the sending "
-    "stack, the links, the device, the receiving stack and that wait lie between"
-)
-_CLOCK = "; both by CLOCK_REALTIME of one host; "
 
 
 def sampling_shift(rate_pps: float, packets: int) -> int:
@@ -31,7 +26,6 @@ def sampling_shift(rate_pps: float, packets: int) -> int:
     return shift
 
 
-def described(shift: int, *, udp: bool = False) -> str:
-    """Return what a latency of such samples is, in words; `udp` for receivers with UDP sockets."""
-    share = "every packet" if shift == 0 else f"every {1 << shift}th packet of each sender"
-    return f"{_FROM}{_READ if udp else _CAPTURED}{_CLOCK}{share}"
+def described(shift: int) -> str:
+    """Return what a latency of such samples is, in words."""
+    return _WHAT + ("every packet" if shift == 0 else f"every {1 << shift}th packet of each sender")
