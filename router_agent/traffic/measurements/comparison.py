@@ -27,6 +27,9 @@ from router_agent.traffic.scenario import FrameSizes, Goal
 INTERVAL_S = 0.1
 """Resolution of the series that are compared."""
 
+_SIGNIFICANT = 0.01
+"""Part of the packets sent that is too much to be a chance loss."""
+
 _FACTOR = 1.5
 _LEAST_GROWTH = 1.05
 """A load that brings out less than so many times the best so far is beyond what the device does."""
@@ -142,16 +145,17 @@ def highest_rate(
 
 
 def _limit(trial: TrialResult, ledger: Ledger, most_pps: float) -> str:
-    """Return what bounded the best trial."""
+    """Return what bounded the best trial: who lost packets; without loss, who could not send more."""
+    tester = ledger.dropped(Side.TESTER)
+    if trial.lost > max(tester, _SIGNIFICANT * trial.sent):
+        return f"the device: {trial.loss_ratio:.1%} of {offered_pps(trial):,.0f} pps were lost"
+    if tester > _SIGNIFICANT * trial.sent:
+        return "the generator's receiving side; the rate is a lower bound"
     if trial.unsent_ratio > Goal().unsent_ratio:
         return (
             f"the generator: {offered_pps(trial):,.0f} of {trial.rate_pps:,.0f} pps offered; the rate is a "
             "lower bound"
         )
-    if ledger.dropped(Side.TESTER):
-        return "the generator's receiving side; the rate is a lower bound"
-    if trial.lost:
-        return f"the device: {trial.loss_ratio:.1%} of {offered_pps(trial):,.0f} pps were lost"
     return f"the device: loads above {trial.rate_pps:,.0f} pps, up to {most_pps:,.0f}, brought out no more"
 
 
