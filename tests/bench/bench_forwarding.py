@@ -2,8 +2,8 @@
 
 ``rows()`` runs kernel and VPP forwarding in one run, with one generator and the same frames, with a table of
 one route and a full one. One core is the device's, one the generator's; a kernel forwards on the core of the
-generator, so its rate has the cost of sending in it. Then: the CPU time that VPP itself spends when its counters
-are read, and the generator's rate beside what it was asked.
+generator, so its rate has the cost of sending in it. Then: the CPU time that VPP spends when its counters are
+read, and the generator's rate beside what it was asked.
 """
 
 from __future__ import annotations
@@ -108,7 +108,7 @@ def _around_trials(load: str) -> list[dict[str, Any]]:
     return [
         _row(
             "the check's cost to the device's CPU", round(100 * 2 * reading / TARGET_S, 4), "%",
-            f"two readings of VPP's counters, at most {1e3 * reading:.2f} ms of its CPU time each, in a trial of "
+            f"two readings of VPP's counters, at most {1e3 * reading:.2f} ms of its CPU each, in a trial of "
             f"{TARGET_S:g} s; {READINGS} readings against {IDLE_SECONDS:g} s idle in interrupt mode; {load}",
             target=OVERHEAD_TARGET, reached=100 * 2 * reading / TARGET_S < OVERHEAD_TARGET,
         ),
