@@ -128,7 +128,7 @@ def test_what_was_refused_and_succeeds_later_is_told_then(pipeline: Pipeline) ->
     pipeline.write()
     assert pipeline.news() == {name(0)[0]: False}
     pipeline.refusing = set()
-    pipeline.reconciler.retry()
+    pipeline.reconciler.touch(pipeline.reconciler.retry())
     pipeline.write()
     assert pipeline.news() == {name(0)[0]: True}
 
