@@ -265,7 +265,10 @@ def test_a_device_that_dies_takes_the_link_away() -> None:
         while running.snapshot().received < 100:
             generator.testpmd.pause(0.02)
         router.vpp.kill()
-        with pytest.raises(GeneratorError, match="has no link; the device's end of the memif"):
+        # DPDK's memif driver now and then crashes on it: another sentence, the same verdict.
+        with pytest.raises(
+            GeneratorError, match=r"has no link; the device's end of the memif|testpmd has ended"
+        ):
             running.finish()
 
 
