@@ -9,9 +9,10 @@ from multiprocessing.connection import Pipe
 from multiprocessing.reduction import send_handle
 
 from router_agent.namespaces import NamespaceError, inside
+from router_agent.traffic.generators.coordinated import Failed, Ready
 from router_agent.traffic.generators.generator import GeneratorError
 from router_agent.traffic.generators.sockets.board import Board
-from router_agent.traffic.generators.sockets.worker import Done, Failed, Ready
+from router_agent.traffic.generators.sockets.worker import Done
 
 _MODULE = "router_agent.traffic.generators.sockets.worker"
 _ANSWER_S = 20.0

@@ -7,21 +7,15 @@ when the other side closes.
 
 from __future__ import annotations
 
-import contextlib
 import sys
-import traceback
 from dataclasses import dataclass
 from multiprocessing.connection import Connection
 from multiprocessing.reduction import recv_handle
 
+from router_agent.traffic.generators.coordinated import Ready, coordinated
 from router_agent.traffic.generators.sockets.board import Board
 from router_agent.traffic.generators.sockets.receiver import ReceiveJob, Receiver, ReceiverSetup
 from router_agent.traffic.generators.sockets.sender import Sender, SenderSetup, SendJob
-
-
-@dataclass(frozen=True)
-class Ready:
-    """The worker is set up, or began a job."""
 
 
 @dataclass(frozen=True)
@@ -29,14 +23,6 @@ class Done:
     """The job ended; `drops` are frames each capture ring had to drop."""
 
     drops: tuple[int, ...] = ()
-
-
-@dataclass(frozen=True)
-class Failed:
-    """The worker cannot go on, and why."""
-
-    reason: str
-    trace: str
 
 
 def serve(parent: Connection) -> None:
@@ -77,22 +63,8 @@ def _serve_receiver(receiver: Receiver, parent: Connection) -> None:
         board.close()
 
 
-def main(descriptor: int) -> int:
-    """Serve one coordinator; return an exit code."""
-    with Connection(descriptor) as parent:
-        try:
-            serve(parent)
-        except (EOFError, KeyboardInterrupt):
-            return 0
-        except Exception as error:  # noqa: BLE001  the coordinator raises it again
-            with contextlib.suppress(OSError):
-                parent.send(Failed(f"{type(error).__name__}: {error}", traceback.format_exc()))
-            return 1
-    return 0
-
-
 if __name__ == "__main__":
     # messages must be of the module's classes, which those of __main__ are not
     from router_agent.traffic.generators.sockets import worker
 
-    sys.exit(worker.main(int(sys.argv[1])))
+    sys.exit(coordinated(int(sys.argv[1]), worker.serve))

@@ -10,16 +10,9 @@ from pathlib import Path
 from typing import TypeVar
 
 from router_agent.traffic.generators import pcap
+from router_agent.traffic.generators.coordinated import Failed, Ready
 from router_agent.traffic.generators.generator import GeneratorError
-from router_agent.traffic.generators.testpmd.feeder import (
-    Failed,
-    Fed,
-    FeederSetup,
-    FeedJob,
-    Open,
-    Ready,
-    Stop,
-)
+from router_agent.traffic.generators.testpmd.feeder import Fed, FeederSetup, FeedJob, Open, Stop
 
 _FEEDER = "router_agent.traffic.generators.testpmd.feeder"
 _ANSWER_S = 20.0

@@ -16,11 +16,11 @@ import os
 import select
 import sys
 import time
-import traceback
 from dataclasses import dataclass
 from multiprocessing.connection import Connection
 from pathlib import Path
 
+from router_agent.traffic.generators.coordinated import Ready, coordinated
 from router_agent.traffic.generators.frames import Frames
 from router_agent.traffic.generators.pcap import Capture, of_stream
 from router_agent.traffic.generators.sockets.pacing import Pacer
@@ -67,11 +67,6 @@ class Stop:
 
 
 @dataclass(frozen=True)
-class Ready:
-    """The feeder is set up, or has opened the FIFO."""
-
-
-@dataclass(frozen=True)
 class Fed:
     """The job ended: packets due, packets written, times the FIFO was full, when the last was written."""
 
@@ -79,14 +74,6 @@ class Fed:
     written: int
     refused: int
     last_ns: int
-
-
-@dataclass(frozen=True)
-class Failed:
-    """The feeder cannot go on, and why."""
-
-    reason: str
-    trace: str
 
 
 class Feed:
@@ -196,22 +183,8 @@ def serve(parent: Connection) -> None:
         parent.send(fed)
 
 
-def main(descriptor: int) -> int:
-    """Serve one coordinator; return an exit code."""
-    with Connection(descriptor) as parent:
-        try:
-            serve(parent)
-        except (EOFError, KeyboardInterrupt):
-            return 0
-        except Exception as error:  # noqa: BLE001  the coordinator raises it again
-            with contextlib.suppress(OSError):
-                parent.send(Failed(f"{type(error).__name__}: {error}", traceback.format_exc()))
-            return 1
-    return 0
-
-
 if __name__ == "__main__":
     # messages must be of the module's classes, which those of __main__ are not
     from router_agent.traffic.generators.testpmd import feeder
 
-    sys.exit(feeder.main(int(sys.argv[1])))
+    sys.exit(coordinated(int(sys.argv[1]), feeder.serve))
