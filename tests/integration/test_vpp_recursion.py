@@ -146,7 +146,8 @@ class Plant:
                     break
                 for key, _ in ready:
                     with suppress(BlockingIOError):
-                        found[key.data] += mark in sockets[key.data].recv(2048)
+                        if mark in sockets[key.data].recv(2048):  # else the kernel's, as a solicitation
+                            found[key.data] += 1
         return found
 
 
