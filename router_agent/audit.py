@@ -154,7 +154,8 @@ class Audit:
         if feed:
             await self._check_feed(tally)
         if self.pipeline.fib.cheap_to_read:
-            await self._read_everything(tally)
+            for reconciler in self.pipeline.reconcilers.values():
+                await self._read_beside(reconciler, tally)
         else:
             await self._check_shared(tally)
             pace = _Pace(rate, _POLITENESS if polite else 0.0)
@@ -198,7 +199,11 @@ class Audit:
             )
 
     def _shortest_pass(self) -> float:
-        return 10.0 if len(self.pipeline.reconcilers) else _STATE_SECONDS
+        reconcilers = self.pipeline.reconcilers.values()
+        if not reconcilers:
+            return _STATE_SECONDS
+        # A reading takes a moment whatever the rate is; the next one is due when look-ups were through.
+        return max(10.0, sum(len(reconciler.held) for reconciler in reconcilers) / self.rate)
 
     def _require_in_sync(self) -> None:
         state = self.pipeline.state
@@ -306,6 +311,39 @@ class Audit:
             async with self.pipeline.quiet:
                 self._require_in_sync()
                 await self._read(reconciler, tally)
+
+    async def _read_beside(self, reconciler: Reconciler, tally: Tally) -> None:
+        """Read the FIB while it is written. What seems wrong twice is looked at in quiet.
+
+        A reading of a full table takes a second, for which no change may have to wait.
+        """
+        fib, family, table = self.pipeline.fib, reconciler.family, reconciler.table
+        self._require_in_sync()
+        read, suspects = PrefixTable(family.key_width), PrefixTable(family.key_width)
+        async for routes in fib.read(family, table):
+            # A route that is written meanwhile may be shown twice.
+            read.find_or_insert(routes.keys)
+            suspects.find_or_insert(routes.keys[routes.paths != reconciler.held_paths(routes.keys)])
+            tally.checked += len(routes.keys)
+            self.progress = tally.checked
+        for rows in reconciler.held.chunks(MOST_AT_ONCE):
+            keys = reconciler.held.keys(rows)
+            suspects.find_or_insert(keys[read.find(keys) < 0])
+        keys = suspects.keys(suspects.rows())
+        if len(keys):
+            seen = await fib.look_up(family, table, keys)
+            keys = keys[self._suspect(reconciler, keys, seen.paths, seen.covered)]
+        if len(keys):
+            await self._settle_suspects(reconciler, keys, tally)
+        self._forgive(reconciler, keys)
+
+    def _forgive(self, reconciler: Reconciler, suspects: U64) -> None:
+        """Take back what earlier passes reported of prefixes that are right now."""
+        reported = reconciler.drifted.keys(reconciler.drifted.rows())
+        wrong = PrefixTable(reconciler.family.key_width)
+        wrong.insert(suspects)
+        right = reported[wrong.find(reported) < 0]
+        self.pipeline.look_again(reconciler, reconciler.unmark_drifted(right))
 
     async def _read(self, reconciler: Reconciler, tally: Tally) -> None:
         fib, family, table = self.pipeline.fib, reconciler.family, reconciler.table

@@ -247,7 +247,8 @@ class KernelFib:
         """See `Fib`. The kernel has no exact look-up: its answer to an address follows rules and metrics."""
         found = PrefixTable(family.key_width, {"path": np.uint32})
         async for routes in self.read(family, table):
-            found["path"][found.insert(routes.keys)] = routes.paths
+            shown = found.find_or_insert(routes.keys)
+            found["path"][shown] = routes.paths
         rows = found.find(keys)
         paths: U32 = np.where(rows >= 0, found["path"][rows], np.uint32(ABSENT)).astype(np.uint32)
         return LookedUp(paths, np.zeros(len(keys), np.bool_), np.full(len(keys), -1, np.int64))
