@@ -126,7 +126,7 @@ class VppPlane:
                 runtime_dir=directory,
                 api_socket=directory / "api.sock",
                 api_prefix=topology.vpp_prefix,
-                memory={"heap": "1G", "stats": "256M", "page_size": "4k"},
+                memory={"heap": "2G", "stats": "512M", "page_size": "4k"},
                 buffers_per_numa=16_384,
                 plugins=_VPP_PLUGINS,
             ),
