@@ -19,6 +19,7 @@ import platform
 import subprocess
 import sys
 import tempfile
+import time
 import traceback
 from collections.abc import Sequence, Set
 from pathlib import Path
@@ -101,9 +102,12 @@ def _measure(file: Path, result: Path) -> int:
     """In the process of its own: import one file, call its ``rows``, write what came of it."""
     rows: list[Row] = []
     problem = ""
+    before = _loop_seconds()
     try:
         module = _imported(file)
-        rows = [_row(**row) for row in module.rows()]
+        measured = module.rows()
+        speed = f"loop {before:.2f} s before, {_loop_seconds():.2f} s after"
+        rows = [_row(**{**row, "conditions": f"{row['conditions']}; {speed}"}) for row in measured]
     except Exception as error:  # noqa: BLE001 - any failure of a benchmark is a row of the table
         traceback.print_exc()
         problem = f"{type(error).__name__}: {' '.join(str(error).split())[:300]}"
@@ -128,6 +132,15 @@ def _row(
     conditions = f"{conditions}; {_machine()}"
     values = (name, value if value is None else float(value), unit, target, reached, conditions)
     return dict(zip(FIELDS, values, strict=True))
+
+
+def _loop_seconds() -> float:
+    """Time five million additions in Python: on a shared host the same CPU is not always as fast."""
+    began = time.perf_counter()
+    total = 0
+    for number in range(5_000_000):
+        total += number
+    return time.perf_counter() - began
 
 
 def _machine() -> str:
