@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import lzma
 from dataclasses import dataclass
+from ipaddress import IPv4Network
 from pathlib import Path
 
 import numpy as np
@@ -17,13 +18,16 @@ from router_agent.lab.errors import TableError
 from router_agent.lab.generator import generate
 from router_agent.lab.mrt import looks_like_mrt, read_mrt
 from router_agent.lab.reserved import reserved
-from router_agent.model import U64, Family
+from router_agent.model import U64, Family, key_addresses, key_lengths
 from router_agent.prefix_list import PrefixListError, distinct, read_prefix_list, unpacked
 
 FULL_IPV4 = 1_050_000
 """Prefixes in a full-size IPv4 table."""
 FULL_IPV6 = 120_000
 """Prefixes in a full-size IPv6 table."""
+
+_LONGEST_ACCEPTED = {Family.IPV4: 24, Family.IPV6: 48}
+"""The kit's routers accept nothing longer (``frr_accept_longest``)."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,6 +94,30 @@ def read_table(path: Path, ipv4: int | None = None, ipv6: int | None = None) -> 
         raise TableError(f"{path}: found no prefix that can be announced, expected at least one")
     limited = {family: _spread(keys, wanted[family]) for family, keys in kept.items()}
     return Table(limited[Family.IPV4], limited[Family.IPV6], str(path), left_out)
+
+
+def acceptable(family: Family, keys: U64, count: int, management: IPv4Network) -> U64:
+    """Return so many prefixes that the kit's routers accept and that do not touch a management network.
+
+    Args:
+        family: of the keys.
+        keys: to choose from; the chosen ones are spread evenly over them.
+        count: how many.
+        management: where the hosts of a lab are managed.
+
+    Raises:
+        TableError: there are not so many.
+    """
+    kept = keys[key_lengths(keys) <= _LONGEST_ACCEPTED[family]]
+    if family is Family.IPV4:
+        addresses = key_addresses(kept).astype(np.uint32)
+        first = addresses[:, 0] << 24 | addresses[:, 1] << 16 | addresses[:, 2] << 8 | addresses[:, 3]
+        size = np.uint64(1) << (np.uint64(32) - key_lengths(kept).astype(np.uint64))
+        low, high = int(management[0]), int(management[-1])
+        kept = kept[(first > high) | (first + size <= low)]
+    if len(kept) < count:
+        raise TableError(f"found {len(kept)} usable {family.label} prefixes, expected {count}")
+    return kept[np.arange(count) * len(kept) // count]
 
 
 def _spread(keys: U64, limit: int | None) -> U64:

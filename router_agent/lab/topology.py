@@ -9,16 +9,14 @@ from __future__ import annotations
 import os
 import re
 import shutil
-import signal
-import time
 from collections.abc import Iterator, Sequence
-from contextlib import suppress
 from pathlib import Path
 
 from router_agent.lab.commands import NETNS_DIRECTORY, inside, ip_batch, run, tc_batch
 from router_agent.lab.errors import LabError
 from router_agent.lab.mirror import mirror_rules
 from router_agent.lab.plan import PORTS, Interface, Port
+from router_agent.lab.processes import end_processes
 from router_agent.model import Address, Family
 
 RUNTIME = Path("/run/router-agent-lab")
@@ -26,15 +24,13 @@ RUNTIME = Path("/run/router-agent-lab")
 
 FRR_RUNTIME = Path("/run/frr")
 
-_NAME = re.compile(r"[a-z][a-z0-9-]{0,23}")
-_END_SECONDS = 30.0
-_POLL_SECONDS = 0.02
+LAB_NAME = re.compile(r"[a-z][a-z0-9-]{0,23}")
 
 SHARED_MEMORY = Path("/dev/shm")  # noqa: S108 (POSIX shared memory, not a temporary file)
 
 _SUFFIXES = ("upstream", "pop1", "pop1-fwd", "tester")
 
-_QUIET = (
+QUIET = (
     "net.ipv6.conf.default.accept_dad=0",
     "net.ipv6.conf.default.dad_transmits=0",
     "net.ipv6.conf.default.accept_ra=0",
@@ -64,7 +60,7 @@ class Topology:
     """
 
     def __init__(self, name: str) -> None:
-        if not _NAME.fullmatch(name):
+        if not LAB_NAME.fullmatch(name):
             raise LabError(f"found lab name {name!r}, expected up to 24 of a-z, 0-9 and '-', a letter first")
         self.name = name
         self.directory = RUNTIME / name
@@ -117,11 +113,11 @@ class Topology:
         steady = [self.namespace(suffix) for suffix in _SUFFIXES if self.namespace(suffix) != self.forwarding]
         ip_batch(f"netns add {name}" for name in steady)
         for name in steady:
-            _sysctl(name, *_QUIET)
+            set_sysctls(name, *QUIET)
             ip_batch(["link set dev lo up"], namespace=name)
-        _sysctl(self.pop, *_LARGE_TABLES)
+        set_sysctls(self.pop, *_LARGE_TABLES)
         # Two interfaces of the tester, two neighbours: each answers for its own address only.
-        _sysctl(self.tester, "net.ipv4.conf.all.arp_ignore=1", "net.ipv4.conf.all.arp_announce=2")
+        set_sysctls(self.tester, "net.ipv4.conf.all.arp_ignore=1", "net.ipv4.conf.all.arp_announce=2")
         self.build_forwarding(kernel_forwards=kernel_forwards)
 
     def build_forwarding(self, *, kernel_forwards: bool) -> None:
@@ -131,9 +127,9 @@ class Topology:
             LabError: the kernel refused something.
         """
         ip_batch([f"netns add {self.forwarding}"])
-        _sysctl(self.forwarding, *_QUIET)
+        set_sysctls(self.forwarding, *QUIET)
         ip_batch(line for port in PORTS for line in self._wires(port))
-        _sysctl(self.forwarding, *_forwarding_sysctls(kernel_forwards=kernel_forwards))
+        set_sysctls(self.forwarding, *_forwarding_sysctls(kernel_forwards=kernel_forwards))
         ends = [name for port in PORTS for name in (port.name, port.mirror)]
         ip_batch(
             ["link set dev lo up", *(f"link set dev {end} addrgenmode none up" for end in ends)],
@@ -142,16 +138,16 @@ class Topology:
         rules = [rule for port in PORTS for rule in mirror_rules(port, self.local_addresses)]
         tc_batch(rules, namespace=self.forwarding)
         for port in PORTS:
-            _bring_up(self.pop, port.name, [port.address(family) for family in Family])
+            bring_up(self.pop, port.name, [port.address(family) for family in Family])
             far = self.namespace(port.far_namespace)
-            _bring_up(far, port.far_name, [port.far_address(family) for family in Family])
+            bring_up(far, port.far_name, [port.far_address(family) for family in Family])
 
     def remove_forwarding(self) -> None:
         """Take the forwarding plane away with its namespace and all wires, as if the box had been unplugged.
 
         The links go one by one: others may hold sockets in the namespace and keep it alive.
         """
-        _end_processes(self.forwarding)
+        end_processes(self.forwarding)
         ends = [name for port in PORTS for name in (port.name, port.mirror)]
         ip_batch((f"link del dev {end}" for end in ends), namespace=self.forwarding)
         ip_batch([f"netns del {self.forwarding}"])
@@ -160,7 +156,7 @@ class Topology:
         """Remove whatever there is of a lab of this name: processes, namespaces, wires, directories."""
         present = [name for name in map(self.namespace, _SUFFIXES) if (NETNS_DIRECTORY / name).exists()]
         for name in present:
-            _end_processes(name)
+            end_processes(name)
         ip_batch(f"netns del {name}" for name in present)
         for directory in (self.directory, self.frr_runtime):
             if directory.exists():
@@ -189,7 +185,7 @@ class Topology:
         if not up:
             ip_batch([f"link set dev {port.far_name} down"], namespace=far)
             return
-        _bring_up(far, port.far_name, [port.far_address(family) for family in Family])
+        bring_up(far, port.far_name, [port.far_address(family) for family in Family])
 
     def _wires(self, port: Port) -> Iterator[str]:
         far = self.namespace(port.far_namespace)
@@ -216,34 +212,30 @@ def _forwarding_sysctls(*, kernel_forwards: bool) -> Iterator[str]:
             yield f"net.{family}.neigh.{port.name}.mcast_solicit=0"
 
 
-def _sysctl(namespace: str, *settings: str) -> None:
+def set_sysctls(namespace: str, *settings: str) -> None:
+    """Set sysctls in a namespace, each ``name=value``.
+
+    Raises:
+        LabError: the kernel refuses one.
+    """
     run(inside(namespace, "sysctl", "-q", "-w", *settings))
 
 
-def _bring_up(namespace: str, interface: str, addresses: Sequence[Interface]) -> None:
+def bring_up(namespace: str, interface: str, addresses: Sequence[Interface]) -> None:
+    """Give an interface its addresses and set it up.
+
+    Raises:
+        LabError: the kernel refuses.
+    """
     lines = [f"address replace {address} dev {interface}" for address in addresses]
     ip_batch([f"link set dev {interface} up", *lines], namespace=namespace)
-    _plain_packets(namespace, interface)
+    plain_packets(namespace, interface)
 
 
-def _plain_packets(namespace: str, interface: str) -> None:
-    """Make a virtual interface behave like a wire: whole checksums, no packets beyond the MTU."""
+def plain_packets(namespace: str, interface: str) -> None:
+    """Make a virtual interface behave like a wire: whole checksums, no packets beyond the MTU.
+
+    Raises:
+        LabError: there is no ethtool, or the kernel refuses.
+    """
     run(inside(namespace, "ethtool", "-K", interface, "tx", "off", "tso", "off", "gso", "off"))
-
-
-def _end_processes(namespace: str) -> None:
-    """End every process in a namespace. Nothing in it is worth the half minute zebra takes to clean up."""
-    deadline = time.monotonic() + _END_SECONDS
-    while pids := _pids(namespace):
-        if time.monotonic() > deadline:
-            raise LabError(
-                f"processes {pids} in {namespace} are still there {_END_SECONDS:.0f} s after SIGKILL"
-            )
-        for pid in pids:
-            with suppress(ProcessLookupError):
-                os.kill(pid, signal.SIGKILL)
-        time.sleep(_POLL_SECONDS)
-
-
-def _pids(namespace: str) -> list[int]:
-    return [int(pid) for pid in run(["ip", "netns", "pids", namespace]).split() if int(pid) != os.getpid()]

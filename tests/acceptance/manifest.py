@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from router_agent.lab.vm.host import Host
+from router_agent.lab.host import Host
 
 _ELSEWHERE = (
     "/root/.ansible",  # where Ansible puts the modules it runs

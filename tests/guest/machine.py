@@ -28,8 +28,8 @@ sys.path[:0] = [str(ROOT), str(ROOT / "roles" / "venv" / "action_plugins")]
 
 from offline_venv import Target, Wheelhouse, archive, read_lock  # noqa: E402
 from router_agent.lab.errors import LabError  # noqa: E402
+from router_agent.lab.host import Host  # noqa: E402
 from router_agent.lab.vm.hardware import PROGRAM, version  # noqa: E402
-from router_agent.lab.vm.host import Host  # noqa: E402
 from router_agent.lab.vm.pop import VirtualPop  # noqa: E402
 
 PACKAGES = ("libvppinfra", "vpp", "vpp-plugin-core")

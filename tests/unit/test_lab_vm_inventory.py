@@ -10,11 +10,11 @@ import pytest
 import yaml
 
 from router_agent.lab.errors import LabError
+from router_agent.lab.host import Host
 from router_agent.lab.plan import ANNOUNCED, POP_AS, UPSTREAM_AS
 from router_agent.lab.vm.acceptance import acceptance_variables
-from router_agent.lab.vm.host import Host
 from router_agent.lab.vm.image import Image
-from router_agent.lab.vm.inventory import STATIC, dynamic_inventory, forwarding_variables
+from router_agent.lab.vm.inventory import STATIC, dynamic_inventory, forwarding_variables, host_of
 from router_agent.lab.vm.neighbours import IPV4, IPV6, TESTER_AS, TESTER_IPV4, Neighbours, tables
 from router_agent.lab.vm.network import Network
 from router_agent.lab.vm.plan import DEVICES, HOST, LAN, MANAGEMENT, PORTS, UPLINK
@@ -49,7 +49,7 @@ def host(tmp_path: Path) -> Host:
     image = tmp_path / "image"
     image.mkdir()
     (image / "ssh_host_ed25519_key.pub").write_text("ssh-ed25519 AAAA root@pop1-vm\n")
-    found = Host(Image(image), ssh_port=2200, directory=tmp_path / "vm", sockets=Path("/run/x"))
+    found = host_of(Image(image), ssh_port=2200, directory=tmp_path / "vm", sockets=Path("/run/x"))
     found.configure()
     return found
 

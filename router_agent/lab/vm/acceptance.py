@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from router_agent.lab.vm.host import Host
+from router_agent.lab.host import Host
 from router_agent.lab.vm.neighbours import Neighbours, expected_positions
 from router_agent.lab.vm.network import Network
 from router_agent.lab.vm.plan import PORTS

@@ -1,53 +1,21 @@
-"""The disk image of the virtual POP host: a bare Debian 13, built once and kept.
-
-What an image is made of is its recipe, and the recipe's digest names the directory that holds it: a changed
-recipe is another image. An image also holds the package lists of its day, so one that is too old is built
-anew: the mirror would no longer have what they name.
-"""
+"""The disk image of the virtual POP host: a bare Debian 13 that boots, see `router_agent.lab.debian`."""
 
 from __future__ import annotations
 
-import fcntl
-import hashlib
-import json
-import os
 import shutil
-import time
 import uuid
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-from router_agent.lab.commands import require, run
+from router_agent.lab import debian
+from router_agent.lab.debian import SUITE, chroot
 from router_agent.lab.errors import LabError
 from router_agent.lab.vm.archive import pack_testpmd
 from router_agent.lab.vm.disk import write_disk
 from router_agent.lab.vm.plan import HOST, MANAGEMENT, MANAGEMENT_INTERFACE
 
-SUITE = "trixie"
-MIRROR = "http://deb.debian.org"
-
-PACKAGES = (
-    "ca-certificates",
-    "dbus",
-    "grub-pc",
-    "ifupdown",
-    "iproute2",
-    "iputils-ping",
-    "kmod",
-    "linux-image-amd64",
-    "openssh-server",
-    "procps",
-    "python3",
-    "systemd-sysv",
-    "udev",
-)
-"""What an installation with nothing but the SSH server has, as far as a router's kit meets it."""
-
-_SOURCES = (
-    f"deb {MIRROR}/debian {SUITE} main",
-    f"deb {MIRROR}/debian-security {SUITE}-security main",
-)
+PACKAGES = (*debian.PACKAGES, "grub-pc", "linux-image-amd64")
 
 _FILES = {
     "etc/hostname": f"{HOST}\n",
@@ -71,9 +39,6 @@ GRUB_CMDLINE_LINUX_DEFAULT=""
 """,
 }
 
-_MASKED_UNITS = ("apt-daily.timer", "apt-daily-upgrade.timer", "fstrim.timer", "e2scrub_all.timer")
-"""Work that starts by itself would hold apt's lock and the emulated processor while something is measured."""
-
 _GRUB_CONFIG = """\
 set timeout=0
 search --no-floppy --fs-uuid --set=root {uuid}
@@ -86,13 +51,10 @@ boot
 _GRUB_MODULES = "usr/lib/grub/i386-pc"
 _CORE_MODULES = ("biosdisk", "part_msdos", "ext2")
 _SIZE_BYTES = 6 * 2**30
-_OLDEST_SECONDS = 7 * 86_400
-_UNUSED_SECONDS = 86_400
 _LAYOUT = 6
 """Raised when the way an image is put together changes."""
 
-_BOOTSTRAP_SECONDS = 900.0
-_STEP_SECONDS = 120.0
+_DISK, _KEY, _HOST_KEY = "disk.raw", "id_ed25519", "ssh_host_ed25519_key"
 
 
 @dataclass(frozen=True, slots=True)
@@ -108,7 +70,7 @@ class Image:
     @property
     def disk(self) -> Path:
         """The disk, raw; never written to, machines run from overlays of it."""
-        return self.directory / "disk.raw"
+        return self.directory / _DISK
 
     @property
     def kernel(self) -> Path:
@@ -118,7 +80,7 @@ class Image:
     @property
     def key(self) -> Path:
         """Private key that root accepts."""
-        return self.directory / "id_ed25519"
+        return self.directory / _KEY
 
     @property
     def testpmd(self) -> Path:
@@ -128,17 +90,17 @@ class Image:
     @property
     def host_key(self) -> str:
         """The host's public key, ``ssh-ed25519 AAAA...``, as known_hosts has it after the name."""
-        return " ".join((self.directory / "ssh_host_ed25519_key.pub").read_text().split()[:2])
+        return debian.public_key(self.directory / _HOST_KEY)
 
 
 def recipe() -> dict[str, object]:
     """Return everything that decides what is in an image."""
     return {
         "layout": _LAYOUT,
-        "sources": _SOURCES,
+        "sources": debian.SOURCES,
         "packages": sorted(PACKAGES),
         "files": _FILES,
-        "masked": _MASKED_UNITS,
+        "masked": debian.MASKED_UNITS,
         "grub": [_GRUB_CONFIG, *_CORE_MODULES],
         "size_bytes": _SIZE_BYTES,
     }
@@ -146,7 +108,7 @@ def recipe() -> dict[str, object]:
 
 def digest() -> str:
     """Return the name of the image that the recipe makes."""
-    return hashlib.sha256(json.dumps(recipe(), sort_keys=True).encode()).hexdigest()[:16]
+    return debian.digest(recipe())
 
 
 def find(images: Path, *, now: float | None = None) -> Image | None:
@@ -156,21 +118,12 @@ def find(images: Path, *, now: float | None = None) -> Image | None:
         images: directory that keeps images.
         now: seconds since the epoch; None asks the clock.
     """
-    image = Image(images / digest())
-    if not image.disk.exists():
-        return None
-    age = (time.time() if now is None else now) - image.disk.stat().st_mtime
-    if age > _OLDEST_SECONDS:
-        return None
-    # What was asked for last shows in the directory's time, the age of what is in it in the disk's.
-    os.utime(image.directory)
-    return image
+    found = debian.find(images, digest(), _DISK, now=now)
+    return Image(found) if found else None
 
 
 def build(images: Path, progress: Callable[[str], None]) -> Image:
     """Build the image of the recipe; images that nobody has asked for in a day are removed.
-
-    Only one process builds at a time; one that had to wait takes what the other has built.
 
     Args:
         images: directory that keeps images.
@@ -179,85 +132,33 @@ def build(images: Path, progress: Callable[[str], None]) -> Image:
     Raises:
         LabError: not root, a tool is missing, or one fails.
     """
-    if os.geteuid() != 0:
-        raise LabError("found an ordinary user, expected root: files of the image belong to root and others")
-    images.mkdir(parents=True, exist_ok=True)
-    with (images / "lock").open("w") as held:
-        progress("waiting for another process that builds it")
-        fcntl.flock(held, fcntl.LOCK_EX)
-        return find(images) or _build(images, progress)
+    return Image(debian.build(images, digest(), _DISK, lambda work: _make(work, progress), progress))
 
 
-def _build(images: Path, progress: Callable[[str], None]) -> Image:
-    finished = images / digest()
-    work = images / f"{digest()}.new"
-    for other in images.iterdir():
-        # Of another recipe, machines may run from it now.
-        unused = time.time() - other.stat().st_mtime > _UNUSED_SECONDS
-        if other.is_dir() and (other in (finished, work) or unused):
-            shutil.rmtree(other)
+def _make(work: Path, progress: Callable[[str], None]) -> None:
     root = work / "root"
-    root.mkdir(parents=True)
+    root.mkdir()
     progress(f"Debian {SUITE} and {len(PACKAGES)} packages")
-    _bootstrap(root)
+    debian.bootstrap(root, PACKAGES)
     progress("dpdk-testpmd, to be copied to hosts that prove VFIO with it")
     pack_testpmd(root, work / "testpmd.tar.gz")
     identifier = str(uuid.uuid4())
     progress("host key, network, boot loader")
     _make_keys(work, root)
-    _configure(root, identifier)
+    debian.configure(root, _FILES | {"etc/fstab": f"UUID={identifier} / ext4 defaults 0 1\n"})
     core = _boot_loader(root, identifier)
     progress("disk")
     shutil.copy(_newest(root, "vmlinuz-*"), work / "vmlinuz")
     boot_image = (root / _GRUB_MODULES / "boot.img").read_bytes()
-    write_disk(
-        work / "disk.raw", root, uuid=identifier, size_bytes=_SIZE_BYTES, boot_image=boot_image, core=core
-    )
+    write_disk(work / _DISK, root, uuid=identifier, size_bytes=_SIZE_BYTES, boot_image=boot_image, core=core)
     shutil.rmtree(root)
-    work.rename(finished)
-    return Image(finished)
-
-
-def _bootstrap(root: Path) -> None:
-    # The package lists stay: a host that was installed has them, and apt would fetch them again.
-    run(
-        [
-            require("mmdebstrap"),
-            "--mode=root",
-            "--variant=apt",
-            "--format=directory",
-            "--skip=cleanup/apt/lists",
-            "--quiet",
-            f"--include={','.join(PACKAGES)}",
-            SUITE,
-            str(root),
-            *_SOURCES,
-        ],
-        seconds=_BOOTSTRAP_SECONDS,
-    )
 
 
 def _make_keys(work: Path, root: Path) -> None:
-    for kind in ("rsa", "ecdsa", "ed25519"):
-        (root / f"etc/ssh/ssh_host_{kind}_key").unlink(missing_ok=True)
-    _chroot(root, "ssh-keygen", "-q", "-A")
-    shutil.copy(root / "etc/ssh/ssh_host_ed25519_key.pub", work)
-    key = work / "id_ed25519"
-    run(["ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-C", f"lab of {HOST}", "-f", str(key)])
-    directory = root / "root/.ssh"
-    directory.mkdir(mode=0o700, exist_ok=True)
-    shutil.copy(key.with_suffix(".pub"), directory / "authorized_keys")
-
-
-def _configure(root: Path, identifier: str) -> None:
-    for name, text in (_FILES | {"etc/fstab": f"UUID={identifier} / ext4 defaults 0 1\n"}).items():
-        path = root / name
-        path.parent.mkdir(parents=True, exist_ok=True)
-        # The host's own may have come in as a link.
-        path.unlink(missing_ok=True)
-        path.write_text(text)
-    for unit in _MASKED_UNITS:
-        _chroot(root, "systemctl", "--quiet", "mask", unit)
+    debian.remove_host_keys(root)
+    chroot(root, "ssh-keygen", "-q", "-A")
+    shutil.copy(root / f"etc/ssh/{_HOST_KEY}.pub", work)
+    debian.let_root_in(root, debian.new_key(work / _KEY, f"lab of {HOST}"))
 
 
 def _boot_loader(root: Path, identifier: str) -> bytes:
@@ -273,7 +174,7 @@ def _boot_loader(root: Path, identifier: str) -> bytes:
         _GRUB_CONFIG.format(uuid=identifier, kernel=f"/boot/{kernel.name}", initrd=f"/boot/{initrd.name}")
     )
     core = root / "core.img"
-    _chroot(
+    chroot(
         root,
         *("grub-mkimage", "--format=i386-pc", "--output=/core.img", "--prefix=(hd0,msdos1)/boot/grub"),
         *_CORE_MODULES,
@@ -288,7 +189,3 @@ def _newest(root: Path, pattern: str) -> Path:
     if not found:
         raise LabError(f"found no {pattern} in {root / 'boot'}, expected one from linux-image-amd64")
     return found[-1]
-
-
-def _chroot(root: Path, *argv: str) -> None:
-    run(["chroot", str(root), *argv], seconds=_STEP_SECONDS)

@@ -8,11 +8,37 @@ from typing import Any
 import yaml
 
 from router_agent.lab.errors import LabError
-from router_agent.lab.vm.host import Host
+from router_agent.lab.host import Host
+from router_agent.lab.vm.image import Image
 from router_agent.lab.vm.plan import HOST
 
 ROOT = Path(__file__).parents[3]
 STATIC = ROOT / "inventory" / "lab" / "hosts.yml"
+
+
+_KEY_EXCHANGE = "curve25519-sha256"
+"""The dearest part of a connection to an emulated processor."""
+
+
+def host_of(image: Image, *, ssh_port: int, directory: Path, sockets: Path) -> Host:
+    """Return the virtual POP host over ssh.
+
+    Args:
+        image: what it was booted from; has the keys.
+        ssh_port: TCP port of 127.0.0.1 that leads to it.
+        directory: where ssh's configuration and the known hosts go.
+        sockets: where ssh keeps its control socket; a short path.
+    """
+    return Host(
+        HOST,
+        address="127.0.0.1",
+        ssh_port=ssh_port,
+        key=image.key,
+        host_key=image.host_key,
+        directory=directory,
+        sockets=sockets,
+        options={"KexAlgorithms": _KEY_EXCHANGE},
+    )
 
 
 def forwarding_variables(vpp_debs: Path | None) -> dict[str, Any]:
@@ -41,7 +67,7 @@ def dynamic_inventory(host: Host, variables: dict[str, Any]) -> str:
         "GlobalKnownHostsFile=/dev/null",
         "StrictHostKeyChecking=yes",
         "IdentitiesOnly=yes",
-        "KexAlgorithms=curve25519-sha256",
+        f"KexAlgorithms={_KEY_EXCHANGE}",
     ]
     connection = {
         "ansible_port": host.ssh_port,

@@ -13,10 +13,10 @@ from router_agent.lab.bird import Bird, Session
 from router_agent.lab.daemon import wait_until
 from router_agent.lab.errors import LabError
 from router_agent.lab.plan import ANNOUNCED, POP_AS, UPSTREAM_AS
-from router_agent.lab.table import Table, generated_table
+from router_agent.lab.table import Table, acceptable, generated_table
 from router_agent.lab.vm.network import Network
 from router_agent.lab.vm.plan import LAN, MANAGEMENT, PORTS, RECEIVING_PORTS, UPLINK
-from router_agent.model import I64, U64, Family, key_addresses, key_lengths
+from router_agent.model import I64, U64, Family
 from router_agent.traffic.scenario import Destinations, Endpoints
 from router_agent.traffic.scenario import Port as TesterPort
 
@@ -27,8 +27,6 @@ TESTER_IPV4 = 1_000
 
 TESTER_AS = 64497
 
-_LONGEST = {Family.IPV4: 24, Family.IPV6: 48}
-"""Routers accept nothing longer (``frr_accept_longest``)."""
 _SPARE = 1.15
 """So much more is generated than wanted, for what is left out."""
 
@@ -202,22 +200,10 @@ def tables() -> tuple[Table, Table]:
     """
     wanted = {Family.IPV4: IPV4 + TESTER_IPV4, Family.IPV6: IPV6}
     whole = generated_table(*(round(wanted[family] * _SPARE) for family in Family))
-    ipv4, ipv6 = (_acceptable(family, whole.keys(family), wanted[family]) for family in Family)
+    ipv4, ipv6 = (
+        acceptable(family, whole.keys(family), wanted[family], MANAGEMENT.network) for family in Family
+    )
     chosen = np.zeros(len(ipv4), np.bool_)
     chosen[np.arange(TESTER_IPV4) * len(ipv4) // TESTER_IPV4] = True
     origin = "generated"
     return Table(ipv4[~chosen], ipv6, origin), Table(ipv4[chosen], ipv6[:0], origin)
-
-
-def _acceptable(family: Family, keys: U64, count: int) -> U64:
-    """Return so many prefixes that a router accepts and that do not touch the management network."""
-    kept = keys[key_lengths(keys) <= _LONGEST[family]]
-    if family is Family.IPV4:
-        addresses = key_addresses(kept).astype(np.uint32)
-        first = addresses[:, 0] << 24 | addresses[:, 1] << 16 | addresses[:, 2] << 8 | addresses[:, 3]
-        size = np.uint64(1) << (np.uint64(32) - key_lengths(kept).astype(np.uint64))
-        low, high = int(MANAGEMENT.network[0]), int(MANAGEMENT.network[-1])
-        kept = kept[(first > high) | (first + size <= low)]
-    if len(kept) < count:
-        raise LabError(f"found {len(kept)} usable {family.label} prefixes, expected {count}")
-    return kept[np.arange(count) * len(kept) // count]

@@ -11,17 +11,15 @@ from __future__ import annotations
 import fcntl
 import os
 import shutil
-import signal
 import struct
-import time
 from collections.abc import Iterable
-from contextlib import suppress
 from pathlib import Path
 
-from router_agent.lab.commands import NETNS_DIRECTORY, inside, ip_batch, run
+from router_agent.lab.commands import NETNS_DIRECTORY, ip_batch
 from router_agent.lab.errors import LabError
 from router_agent.lab.plan import Port
-from router_agent.lab.topology import RUNTIME
+from router_agent.lab.processes import end_processes
+from router_agent.lab.topology import QUIET, RUNTIME, set_sysctls
 from router_agent.lab.vm.plan import PORTS
 from router_agent.model import Family
 from router_agent.namespaces import inside as thread_inside
@@ -29,18 +27,6 @@ from router_agent.namespaces import inside as thread_inside
 _TUN = Path("/dev/net/tun")
 _TUNSETIFF, _TUNSETPERSIST = 0x400454CA, 0x400454CB  # linux/if_tun.h
 _IFF_TAP, _IFF_NO_PI = 0x0002, 0x1000
-_END_SECONDS = 30.0
-_POLL_SECONDS = 0.02
-
-_SYSCTLS = (
-    "net.ipv6.conf.default.accept_dad=0",
-    "net.ipv6.conf.default.dad_transmits=0",
-    "net.ipv6.conf.default.accept_ra=0",
-    "net.ipv6.conf.default.router_solicitations=0",
-    "net.ipv4.conf.default.rp_filter=0",
-    "net.ipv4.conf.all.rp_filter=0",
-)
-"""Addresses are usable at once, and nothing speaks unless it is asked."""
 
 
 class Network:
@@ -80,7 +66,7 @@ class Network:
         ip_batch(f"netns add {self.namespace(port)}" for port in PORTS)
         for port in PORTS:
             namespace = self.namespace(port)
-            run(inside(namespace, "sysctl", "-q", "-w", *_SYSCTLS))
+            set_sysctls(namespace, *QUIET)
             os.close(self.open_tap(port))
             addresses = [f"address add {port.far_address(family)} dev {port.far_name}" for family in Family]
             ip_batch(
@@ -119,7 +105,7 @@ class Network:
         """Remove namespaces with what runs in them, and the directory."""
         present = list(self._present())
         for namespace in present:
-            _end_processes(namespace)
+            end_processes(namespace)
         ip_batch(f"netns del {namespace}" for namespace in present)
         if self.directory.exists():
             shutil.rmtree(self.directory)
@@ -127,16 +113,3 @@ class Network:
     def _present(self) -> Iterable[str]:
         names = (self.namespace(port) for port in PORTS)
         return (name for name in names if (NETNS_DIRECTORY / name).exists())
-
-
-def _end_processes(namespace: str) -> None:
-    deadline = time.monotonic() + _END_SECONDS
-    while pids := [int(pid) for pid in run(["ip", "netns", "pids", namespace]).split()]:
-        if time.monotonic() > deadline:
-            raise LabError(
-                f"processes {pids} in {namespace} are still there {_END_SECONDS:.0f} s after SIGKILL"
-            )
-        for pid in pids:
-            with suppress(ProcessLookupError):
-                os.kill(pid, signal.SIGKILL)
-        time.sleep(_POLL_SECONDS)

@@ -15,13 +15,14 @@ from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 from typing import Any
 
+from router_agent.lab.debian import SUITE
 from router_agent.lab.errors import LabError
+from router_agent.lab.host import Host, HostError
 from router_agent.lab.lab import lock
 from router_agent.lab.vm import image as images
 from router_agent.lab.vm.hardware import Hardware, has_igb
-from router_agent.lab.vm.host import Host, HostError
 from router_agent.lab.vm.image import Image
-from router_agent.lab.vm.inventory import STATIC, dynamic_inventory, forwarding_variables
+from router_agent.lab.vm.inventory import STATIC, dynamic_inventory, forwarding_variables, host_of
 from router_agent.lab.vm.kvm import kvm_works
 from router_agent.lab.vm.machine import Machine, free_port
 from router_agent.lab.vm.neighbours import Neighbours
@@ -113,7 +114,7 @@ class VirtualPop:
         self.hardware = Hardware(igb=has_igb(), kvm=kvm_works(self._image, self._probe))
         self.network.build()
         self.machine = Machine(self.network, directory=self._directory, logs=self.logs, ssh_port=free_port())
-        self.host = Host(
+        self.host = host_of(
             self._image,
             ssh_port=self.machine.ssh_port,
             directory=self._directory,
@@ -124,7 +125,7 @@ class VirtualPop:
         inventory.write_text(dynamic_inventory(self.host, self._variables))
         self.playbooks = Playbooks(STATIC, inventory, logs=self.logs, sockets=self.network.directory)
         how = "KVM" if self.hardware.kvm else "emulated processor"
-        return f"Debian {images.SUITE}, {'kept' if found else 'built'}, {how}"
+        return f"Debian {SUITE}, {'kept' if found else 'built'}, {how}"
 
     @property
     def image(self) -> Image:

@@ -11,8 +11,8 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from router_agent.lab.daemon import wait_until
+from router_agent.lab.host import Host, HostError
 from router_agent.lab.vm.archive import DRIVERS, LIBRARIES, PROGRAM
-from router_agent.lab.vm.host import Host, HostError
 from router_agent.lab.vm.plan import DEVICES, PORTS
 
 _DIRECTORY = "/opt/testpmd"

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import numpy as np
 
-from router_agent.lab.vm.host import Host, HostError
+from router_agent.lab.host import Host, HostError
 from router_agent.lab.vm.neighbours import Neighbours, tester_ports
 from router_agent.lab.vm.network import Network
 from router_agent.lab.vm.plan import LAN, PORTS, UPLINK
