@@ -28,6 +28,9 @@ LAB_ARGS := $(if $(SPEAKER),--speaker $(SPEAKER)) $(if $(FIB),--fib $(FIB)) $(if
 	$(if $(ADVERTISE),--advertise $(ADVERTISE)) \
 	$(if $(IPV4),--ipv4 $(IPV4)) $(if $(IPV6),--ipv6 $(IPV6)) $(if $(filter-out 0,$(KEEP)),--keep) $(ARGS)
 
+# Whole hosts in containers: what runs them, what builds their Debian, and what gives them a way out if they want one.
+CONTAINER_PACKAGES := systemd-container mmdebstrap debian-archive-keyring slirp4netns
+
 # What the virtual POP host needs on top: QEMU, and what builds its Debian.
 VM_PACKAGES := qemu-system-x86 qemu-utils mmdebstrap debian-archive-keyring e2fsprogs openssh-client
 VM_ARGS := $(if $(VPP_DEBS),--vpp-debs "$(VPP_DEBS)") $(if $(filter-out 0,$(KEEP)),--keep) $(ARGS)
@@ -51,6 +54,7 @@ help: ## list the targets
 	@echo '  make guest    VPP_DEBS=DIR ARGS="-k word"     make compare     VPP_DEBS=DIR ARGS="--ipv4 N"'
 	@echo '  make acceptance-check  ARGS="-i inventory/mypop/hosts.yml --limit ROUTER"'
 	@echo '  make test     ARGS="-k word"      make faults   FULL=1'
+	@echo '  make fleet    ARGS="-k word"      make hosts    HOSTS="r1 r2"'
 	@echo '  make bench    ONLY=name ROUTES_FILE=file      make soak     MINUTES=30'
 	@echo '  make lock     UPGRADE=1'
 
@@ -106,9 +110,19 @@ compare-docs: setup ## put the figures of both into docs/comparison.md
 	$(BIN)/python -m tests.guest.comparison.report build/comparison.json build/comparison-bare.json docs/comparison.md
 
 .PHONY: test
-test: PACKAGES += $(DPDK_PACKAGES)
+test: PACKAGES += $(DPDK_PACKAGES) $(CONTAINER_PACKAGES)
 test: lint ## lint, types, unit and integration tests
-	$(BIN)/pytest tests/unit tests/integration $(ARGS)
+	$(BIN)/pytest tests/unit tests/integration tests/fleet $(ARGS)
+
+.PHONY: fleet
+fleet: PACKAGES += $(CONTAINER_PACKAGES)
+fleet: setup ## three routers of two POPs through a rolling upgrade under traffic; a table of what it cost
+	$(BIN)/pytest tests/fleet $(ARGS)
+
+.PHONY: hosts
+hosts: PACKAGES += $(CONTAINER_PACKAGES)
+hosts: setup ## bare Debian hosts in containers, to try things on: HOSTS="r1 r2"
+	$(BIN)/python -m router_agent.lab.containers up $(or $(HOSTS),r1) $(ARGS)
 
 .PHONY: faults
 faults: setup ## what each fault costs: packets, time, routes; a table of it; FULL=1 for a whole Internet

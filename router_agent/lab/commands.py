@@ -22,8 +22,14 @@ _PACKAGES = {
     "ethtool": "ethtool",
     "ip": "iproute2",
     "mmdebstrap": "mmdebstrap",
+    "mount": "mount",
     "nsenter": "util-linux",
+    "slirp4netns": "slirp4netns",
+    "ssh": "openssh-client",
+    "ssh-keygen": "openssh-client",
+    "systemd-nspawn": "systemd-container",
     "tc": "iproute2",
+    "umount": "mount",
     "vtysh": "frr",
 }
 

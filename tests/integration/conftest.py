@@ -18,8 +18,11 @@ from rich import box
 from rich.console import Console
 from rich.table import Table
 
+from router_agent.lab.containers.fixtures import containers
 from router_agent.lab.plane import vpp_available
 from router_agent.lab.topology import Topology
+
+__all__ = ["containers"]
 
 
 @dataclass(frozen=True, slots=True)
