@@ -13,8 +13,9 @@ import signal
 import time
 from collections.abc import AsyncIterator, Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, cast
 
 from router_agent import __version__
 from router_agent.audit import Audit, AuditBrokenOffError
@@ -35,6 +36,7 @@ from router_agent.observe import explain, inspect
 from router_agent.observe.answers import Audit as AuditAnswer
 from router_agent.observe.answers import (
     AuditRequest,
+    Counters,
     ErrorKind,
     ExplainRequest,
     Explanation,
@@ -50,7 +52,11 @@ from router_agent.pipeline import Pipeline
 from router_agent.systemd import Notifier
 
 if TYPE_CHECKING:
+    from router_agent.feeds.exabgp import ExabgpFeed
+    from router_agent.feeds.fpm import FpmFeed
+    from router_agent.fibs.vpp import VppFib
     from router_agent.mirror.mirror import Mirror
+    from router_agent.observe.forwarder import Forwarder
 
 _log = logging.getLogger(__name__)
 
@@ -80,6 +86,7 @@ class Agent:
         self._started = time.monotonic()
         self._notifier = Notifier()
         self._running = [_start(c, self._state_changed) for c in config.pipelines]
+        self._forwarders = _forwarders(self._running)
 
     async def run(self) -> None:
         """Run until SIGTERM or SIGINT. What the FIBs hold stays.
@@ -119,8 +126,13 @@ class Agent:
             pid=os.getpid(),
             uptime_seconds=time.monotonic() - self._started,
             rss_bytes=_resident_bytes(),
+            cpu_seconds=time.process_time(),
             pipelines=tuple(self._pipeline_status(r) for r in self._running),
         )
+
+    async def counters(self) -> Counters:
+        """See `control.Handlers`."""
+        return Counters(forwarders=tuple([await forwarder.read() for forwarder in self._forwarders]))
 
     async def routes(self, wanted: RouteFilter) -> AsyncIterator[RouteRow]:
         """See `control.Handlers`."""
@@ -200,9 +212,15 @@ class Agent:
     def _pipeline_status(self, running: _Running) -> PipelineStatus:
         config = running.config
         status = inspect.pipeline_status(running.pipeline, config.feed.kind, config.fib.kind, running.audit)
-        if running.mirror is None:
-            return status
-        return status.model_copy(update={"mirror": inspect.mirror_status(running.mirror)})
+        more: dict[str, object] = {}
+        if running.mirror is not None:
+            more["mirror"] = inspect.mirror_status(running.mirror)
+        if isinstance(config.feed, ExabgpFeedConfig):
+            more["sessions"] = inspect.exabgp_sessions(cast("ExabgpFeed", running.pipeline.feed))
+        if isinstance(config.feed, FpmFeedConfig) and status.confirmations is not None:
+            feed = cast("FpmFeed", running.pipeline.feed)
+            more["confirmations"] = inspect.zebra_answers(status.confirmations, feed)
+        return status.model_copy(update=more)
 
     async def _beat(self) -> None:
         """Feed the watchdog and keep systemd's status line fresh, from the loop that does the work."""
@@ -270,6 +288,26 @@ def _mirror(config: PipelineConfig) -> Mirror | None:
         aspects=config.fib.mirror,
         tables=config.tables,
     )
+
+
+def _forwarders(running: Sequence[_Running]) -> list[Forwarder]:
+    """Return who reads the counters of each VPP that a pipeline writes to."""
+    writers: dict[Path, list[Pipeline]] = {}
+    for each in running:
+        if isinstance(each.config.fib, VppFibConfig):
+            writers.setdefault(each.config.fib.stats, []).append(each.pipeline)
+    if not writers:
+        return []
+    from router_agent.observe.forwarder import Forwarder
+
+    return [
+        Forwarder(socket, [p.name for p in pipelines], partial(_version, cast("VppFib", pipelines[0].fib)))
+        for socket, pipelines in writers.items()
+    ]
+
+
+def _version(fib: VppFib) -> str:
+    return fib.version
 
 
 def _namespace(config: PipelineConfig) -> str | None:
@@ -343,7 +381,7 @@ def _fib(config: PipelineConfig) -> Fib:
         window=fib.window,
         recursion=fib.recursion,
         recursion_table=fib.recursion_table,
-        stats_socket=fib.stats_socket,
+        stats_socket=fib.stats,
         tables=[(family, table) for family in Family for table in config.tables.values()],
     )
 

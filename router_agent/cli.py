@@ -32,6 +32,7 @@ import typer
 
 from router_agent import __version__
 from router_agent.traffic.cli import traffic
+from router_agent.web.cli import web
 
 if TYPE_CHECKING:
     from pydantic import BaseModel
@@ -78,6 +79,7 @@ app = typer.Typer(
 show = typer.Typer(help="Show what a running agent knows.", no_args_is_help=True)
 app.add_typer(show, name="show")
 app.add_typer(traffic, name="traffic")
+app.command("web")(web)
 
 Socket = Annotated[
     Path, typer.Option("--socket", envvar="ROUTER_AGENT_SOCKET", help="Control socket of the agent.")
@@ -313,7 +315,8 @@ def _asking() -> Iterator[None]:
     except UnreachableError as error:
         _fail(Exit.UNREACHABLE, str(error))
     except RefusedError as error:
-        _fail(Exit.USAGE if error.kind is ErrorKind.BAD_REQUEST else Exit.AGENT, f"agent: {error}")
+        wrong = error.kind in (ErrorKind.BAD_REQUEST, ErrorKind.FORBIDDEN)
+        _fail(Exit.USAGE if wrong else Exit.AGENT, f"agent: {error}")
     except ControlError as error:
         _fail(Exit.AGENT, str(error))
     except BrokenPipeError:

@@ -424,6 +424,11 @@ class VppFibConfig(_Model):
         "API socket when null.",
     )
 
+    @property
+    def stats(self) -> Path:
+        """The stats segment's socket, configured or not."""
+        return self.stats_socket or self.api_socket.with_name("stats.sock")
+
     @model_validator(mode="after")
     def _mirror_pairs_only(self) -> VppFibConfig:
         if self.mirror and self.interfaces != "auto":
@@ -490,6 +495,14 @@ class ControlConfig(_Model):
     group: Name | None = Field(
         default=None, description="Group of the socket, by name or number; unchanged when null."
     )
+    readers_socket: SocketPath | None = Field(
+        default=None,
+        description="Second socket, mode 0660, for those who may only look: the web process. Nobody can "
+        "change anything over it, and questions that cost much are refused.",
+    )
+    readers_group: Name | None = Field(
+        default=None, description="Group of the second socket, by name or number; unchanged when null."
+    )
 
     @property
     def mode_bits(self) -> int:
@@ -542,6 +555,9 @@ class _Claim(NamedTuple):
 def _claims(config: Config) -> Iterator[_Claim]:
     control = config.control.socket
     yield _Claim(("socket", control), ("control", "socket"), str(control), "", "the control socket")
+    if (readers := config.control.readers_socket) is not None:
+        where, expected = ("control", "readers_socket"), "a socket of its own"
+        yield _Claim(("socket", readers), where, str(readers), expected, "the readers' socket")
     for number, pipeline in enumerate(config.pipelines):
         at, owner, fib, feed = ("pipelines", number), f"pipeline {number}", pipeline.fib, pipeline.feed
         yield _Claim(("name", pipeline.name), (*at, "name"), repr(pipeline.name), "a name of its own", owner)

@@ -9,11 +9,15 @@ complete or by ``{"error": {"kind": "...", "message": "..."}}`` when it is not. 
 answered in order. Commands, their arguments and rows (shapes in `router_agent.observe.answers`):
 
     status       -                 one `Status`
+    counters     -                 one `Counters`
     routes       `RouteFilter`     a `RouteRow` each
     neighbours   -                 a `NeighbourRow` each
     audit        `AuditRequest`    one `Audit`
     explain      `ExplainRequest`  one `Explanation`
     resync       `ResyncRequest`   one `Resync`
+
+Where a second socket is configured, the agent answers readers on it, who may neither change anything nor cost
+much: see `READERS_COMMANDS` and `READERS_PAUSE`.
 
 Whatever a client sends or fails to read costs the agent a bounded amount of memory and time and nothing else.
 """
@@ -21,16 +25,20 @@ Whatever a client sends or fails to read costs the agent a bounded amount of mem
 from __future__ import annotations
 
 import asyncio
-import errno
-import fcntl
 import json
 import logging
-import os
-import shutil
 import socket
-import stat
-from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Iterator, Mapping, Sequence
-from contextlib import aclosing, suppress
+from collections.abc import (
+    AsyncGenerator,
+    AsyncIterator,
+    Awaitable,
+    Callable,
+    Coroutine,
+    Iterator,
+    Mapping,
+    Sequence,
+)
+from contextlib import aclosing, asynccontextmanager, suppress
 from pathlib import Path
 from types import TracebackType
 from typing import Any, BinaryIO, ClassVar, Protocol, Self, TypeAlias, TypeVar
@@ -39,10 +47,12 @@ from pydantic import BaseModel, ConfigDict, JsonValue, ValidationError
 
 from router_agent.config import ControlConfig
 from router_agent.fibs.fib import FibError
+from router_agent.listening import ListeningError, UnixListener
 from router_agent.observe.answers import (
     AnswerError,
     Audit,
     AuditRequest,
+    Counters,
     End,
     ErrorKind,
     ExplainRequest,
@@ -69,6 +79,17 @@ AUDIT_SECONDS = 600.0
 """Longest wait for an audit that was asked for: two million routes take 40 s, and longer beside work."""
 CHUNK_BYTES = 64 << 10
 """Rows are written this much at a time; the event loop runs in between."""
+READERS = 8
+"""Most connections of readers at one time."""
+READERS_MODE = 0o660
+READERS_COMMANDS = frozenset({"status", "counters", "neighbours", "explain"})
+"""What readers may ask whatever the arguments; for others see `_refuse_readers`."""
+READERS_ROWS = 1_000
+"""Most routes that a reader may ask for."""
+READERS_PAUSE = 4.0
+"""One reader is answered at a time, and then none for so many times as long as that took: whatever readers
+ask, most of the agent's time is left to routes."""
+READERS_LONGEST_PAUSE = 1.0
 
 _log = logging.getLogger(__name__)
 
@@ -94,6 +115,9 @@ class Handlers(Protocol):
 
     def status(self) -> Status:
         """Return counts and states; must be quick."""
+
+    async def counters(self) -> Counters:
+        """Return what the forwarding planes have counted."""
 
     def routes(self, wanted: RouteFilter) -> AsyncIterator[RouteRow]:
         """Yield the routes that are asked for."""
@@ -127,7 +151,7 @@ A = TypeVar("A", bound=BaseModel)
 
 
 class ControlServer:
-    """Listens on the control socket and answers from the agent's handlers.
+    """Listens on the control socket and on the readers', and answers from the agent's handlers.
 
     Use as an asynchronous context manager, or call `start` and `close`.
 
@@ -137,13 +161,20 @@ class ControlServer:
     """
 
     def __init__(self, *, config: ControlConfig, handlers: Handlers) -> None:
-        self._config = config
         self._handlers = handlers
-        self._clients: dict[asyncio.Task[None], asyncio.StreamWriter] = {}
         self._auditing = asyncio.Lock()
-        self._server: asyncio.Server | None = None
-        self._lock: int | None = None
-        self._inode: int | None = None
+        listener = UnixListener(
+            config.socket, mode=config.mode_bits, group=config.group, key="control.socket"
+        )
+        self._doors = [_Door(listener, CLIENTS)]
+        if config.readers_socket is not None:
+            readers = UnixListener(
+                config.readers_socket,
+                mode=READERS_MODE,
+                group=config.readers_group,
+                key="control.readers_socket",
+            )
+            self._doors.append(_Door(readers, READERS, turns=_Turns()))
 
     async def __aenter__(self) -> Self:
         await self.start()
@@ -158,69 +189,41 @@ class ControlServer:
         """Listen.
 
         Raises:
-            ControlError: another agent listens there, or the socket cannot be made.
+            ControlError: another agent listens there, or a socket cannot be made.
         """
-        path = self._config.socket
         try:
-            path.parent.mkdir(mode=0o755, exist_ok=True)
-            self._lock = _hold_lock(path)
-            listener = _bind(self._config)
-            self._inode = path.stat().st_ino
-        except OSError as error:
-            self._release()
-            raise ControlError(f"control socket {path}: {error.strerror or error}") from error
-        except ControlError:
-            self._release()
-            raise
-        self._server = await asyncio.start_unix_server(self._connected, sock=listener, limit=REQUEST_BYTES)
+            for door in self._doors:
+                await door.open(self._converse)
+        except ListeningError as error:
+            await self.close()
+            raise ControlError(str(error)) from error
 
     async def close(self) -> None:
-        """Stop listening, cut off clients, remove the socket. Does nothing when not listening."""
-        if self._server is None:
-            return
-        self._server.close()
-        for client, writer in self._clients.items():
-            client.cancel()
-            writer.transport.abort()  # closing would wait for clients that do not read
-        await asyncio.gather(*self._clients, return_exceptions=True)
-        await self._server.wait_closed()
-        self._server = None
-        with suppress(FileNotFoundError):
-            if self._config.socket.stat().st_ino == self._inode:
-                self._config.socket.unlink()
-        self._release()
+        """Stop listening, cut off clients, remove the sockets. Does nothing when not listening."""
+        for door in self._doors:
+            await door.close()
 
-    def _release(self) -> None:
-        if self._lock is not None:
-            os.close(self._lock)
-            self._lock = None
-
-    def _connected(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        if len(self._clients) >= CLIENTS:
-            writer.write(_error_line(ErrorKind.BUSY, f"{CLIENTS} clients are connected already; try again"))
-            writer.close()
-            return
-        client = asyncio.create_task(self._converse(reader, writer))
-        self._clients[client] = writer
-        client.add_done_callback(self._clients.pop)
-
-    async def _converse(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    async def _converse(
+        self, door: _Door, reader: asyncio.StreamReader, writer: asyncio.StreamWriter
+    ) -> None:
         """Answer the requests of one client until it leaves, goes silent or stops reading."""
         writer.transport.set_write_buffer_limits(high=4 * CHUNK_BYTES)
         try:
             while (line := await _read_request(reader, writer)) is not None:
                 if line.strip():
-                    await self._answer(line, writer)
+                    await self._answer(line, writer, door.turns)
         except _ClientLostError:
             writer.transport.abort()  # closing would wait for the client to read what is buffered
         finally:
             writer.close()
 
-    async def _answer(self, line: bytes, writer: asyncio.StreamWriter) -> None:
+    async def _answer(self, line: bytes, writer: asyncio.StreamWriter, turns: _Turns | None) -> None:
         try:
-            command, arguments = _parse(line)
-            async with aclosing(command(self, arguments)) as rows:
-                counted, patience = _Counted(rows), _patience(arguments)
+            name, arguments = _parse(line)
+            if turns is not None:
+                _refuse_readers(name, arguments)
+            async with aclosing(self.commands[name][1](self, arguments)) as rows:
+                counted, patience = _Counted(rows, turns), _patience(arguments)
                 while chunk := await _within(patience, counted.chunk()):
                     await _send(writer, chunk)
             await _send(writer, End(rows=counted.count).model_dump_json().encode() + b"\n")
@@ -237,6 +240,9 @@ class ControlServer:
 
     async def _status(self, _: BaseModel) -> _Rows:
         yield self._handlers.status()
+
+    async def _counters(self, _: BaseModel) -> _Rows:
+        yield await self._handlers.counters()
 
     async def _routes(self, wanted: RouteFilter) -> _Rows:
         async for row in self._handlers.routes(wanted):
@@ -263,6 +269,7 @@ class ControlServer:
 
     commands: ClassVar[Mapping[str, tuple[type[BaseModel], Callable[[Any, Any], _Rows]]]] = {
         "status": (_NoArguments, _status),
+        "counters": (_NoArguments, _counters),
         "routes": (RouteFilter, _routes),
         "neighbours": (_NoArguments, _neighbours),
         "audit": (AuditRequest, _audit),
@@ -276,15 +283,99 @@ class _ClientLostError(Exception):
     """The client left, or reads nothing."""
 
 
-class _Counted:
-    """Rows as JSON lines, in chunks, and how many there were."""
+class _Turns:
+    """Answers one reader at a time, and then none for a while; see `READERS_PAUSE`."""
 
-    def __init__(self, rows: _Rows) -> None:
+    def __init__(self) -> None:
+        self._lock = asyncio.Lock()
+        self._rest_until = 0.0
+
+    @asynccontextmanager
+    async def turn(self) -> AsyncIterator[None]:
+        """Wait for a turn; it lasts as long as the block."""
+        clock = asyncio.get_running_loop().time
+        async with self._lock:
+            await asyncio.sleep(max(0.0, self._rest_until - clock()))
+            began = clock()
+            try:
+                yield
+            finally:
+                took = clock() - began
+                self._rest_until = clock() + min(READERS_PAUSE * took, READERS_LONGEST_PAUSE)
+
+
+_Converse: TypeAlias = Callable[
+    ["_Door", asyncio.StreamReader, asyncio.StreamWriter], Coroutine[Any, Any, None]
+]
+
+
+class _Door:
+    """One socket, and those who came in by it.
+
+    Args:
+        listener: makes the socket.
+        most: clients at one time.
+        turns: taken by whoever is answered; None where everything may be asked at once.
+    """
+
+    def __init__(self, listener: UnixListener, most: int, *, turns: _Turns | None = None) -> None:
+        self.turns = turns
+        self._listener = listener
+        self._most = most
+        self._clients: dict[asyncio.Task[None], asyncio.StreamWriter] = {}
+        self._server: asyncio.Server | None = None
+
+    async def open(self, converse: _Converse) -> None:
+        """Listen; `converse` serves each client.
+
+        Raises:
+            ListeningError: the socket cannot be had.
+        """
+
+        def connected(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+            if len(self._clients) >= self._most:
+                message = f"{self._most} clients are connected already; try again"
+                writer.write(_error_line(ErrorKind.BUSY, message))
+                writer.close()
+                return
+            client = asyncio.create_task(converse(self, reader, writer))
+            self._clients[client] = writer
+            client.add_done_callback(self._clients.pop)
+
+        self._server = await asyncio.start_unix_server(
+            connected, sock=self._listener.open(), limit=REQUEST_BYTES
+        )
+
+    async def close(self) -> None:
+        """Stop listening, cut off clients, remove the socket; idempotent."""
+        if self._server is None:
+            return
+        self._server.close()
+        for client, writer in self._clients.items():
+            client.cancel()
+            writer.transport.abort()  # closing would wait for clients that do not read
+        await asyncio.gather(*self._clients, return_exceptions=True)
+        await self._server.wait_closed()
+        self._server = None
+        self._listener.close()
+
+
+class _Counted:
+    """Rows as JSON lines, in chunks, and how many there were; a turn for each chunk where turns are taken."""
+
+    def __init__(self, rows: _Rows, turns: _Turns | None) -> None:
         self._rows = rows
+        self._turns = turns
         self.count = 0
 
     async def chunk(self) -> bytes:
         """Return the next lines, about `CHUNK_BYTES` of them; nothing at the end."""
+        if self._turns is None:
+            return await self._lines()
+        async with self._turns.turn():
+            return await self._lines()
+
+    async def _lines(self) -> bytes:
         lines = bytearray()
         async for row in self._rows:
             lines += b'{"row":' + row.model_dump_json().encode() + b"}\n"
@@ -294,8 +385,33 @@ class _Counted:
         return bytes(lines)
 
 
-def _parse(line: bytes) -> tuple[Callable[[Any, Any], _Rows], BaseModel]:
-    """Return who answers a request, and its arguments."""
+def _refuse_readers(command: str, arguments: BaseModel) -> None:
+    """Refuse what a reader may not ask: what changes something, and what costs much.
+
+    Raises:
+        RefusedError: it is such a thing.
+    """
+    match arguments:
+        case _ if command in READERS_COMMANDS:
+            return
+        case AuditRequest(now=False, full=False):
+            return
+        case RouteFilter(limit=int(limit)) if limit <= READERS_ROWS:
+            return
+        case RouteFilter():
+            what = f"routes without a limit of at most {READERS_ROWS}"
+        case AuditRequest():
+            what = "audit now or full"
+        case _:
+            what = command
+    raise RefusedError(
+        ErrorKind.FORBIDDEN,
+        f"found {what} on the readers' socket, expected it on the agent's own (control.socket)",
+    )
+
+
+def _parse(line: bytes) -> tuple[str, BaseModel]:
+    """Return the name of a command, and its arguments."""
     try:
         request = _Request.model_validate_json(line)
     except ValidationError as error:
@@ -305,9 +421,9 @@ def _parse(line: bytes) -> tuple[Callable[[Any, Any], _Rows], BaseModel]:
         known = ", ".join(ControlServer.commands)
         message = f"found command {request.command[:60]!r}, expected one of {known}"
         raise RefusedError(ErrorKind.BAD_REQUEST, message)
-    shape, command = ControlServer.commands[request.command]
+    shape, _ = ControlServer.commands[request.command]
     try:
-        return command, shape.model_validate(request.arguments)
+        return request.command, shape.model_validate(request.arguments)
     except ValidationError as error:
         raise RefusedError(ErrorKind.BAD_REQUEST, f"{request.command}: {_first(error)}") from error
 
@@ -367,73 +483,6 @@ async def _send(writer: asyncio.StreamWriter, data: bytes) -> None:
 def _error_line(kind: ErrorKind, message: str) -> bytes:
     error = AnswerError(kind=kind, message=message)
     return b'{"error":' + error.model_dump_json().encode() + b"}\n"
-
-
-def _hold_lock(path: Path) -> int:
-    """Take the lock beside the socket, which the kernel frees when its holder dies; return its descriptor."""
-    lock = os.open(f"{path}.lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
-    try:
-        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        os.ftruncate(lock, 0)
-        os.write(lock, f"{os.getpid()}\n".encode())
-    except BlockingIOError:
-        holder = os.pread(lock, 20, 0).decode(errors="replace").strip() or "unknown"
-        os.close(lock)
-        raise ControlError(
-            f"control socket {path}: found another agent on it (process {holder}), expected none; "
-            "stop that one, or configure another control.socket"
-        ) from None
-    except OSError:
-        os.close(lock)
-        raise
-    return lock
-
-
-def _bind(config: ControlConfig) -> socket.socket:
-    """Return a socket bound to the path, its owner and mode set; nobody can connect before it listens."""
-    _clear(config.socket)
-    listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
-    try:
-        listener.bind(str(config.socket))
-        if config.group is not None:
-            group: str | int = int(config.group) if config.group.isdecimal() else config.group
-            shutil.chown(config.socket, group=group)
-        config.socket.chmod(config.mode_bits)
-    except LookupError as error:
-        listener.close()
-        raise ControlError(
-            f"control socket {config.socket}: found no group {config.group!r}; "
-            "create it, or configure another control.group"
-        ) from error
-    except OSError:
-        listener.close()
-        raise
-    return listener
-
-
-def _clear(path: Path) -> None:
-    """Remove the socket of an agent that died.
-
-    Raises:
-        ControlError: what is there is no socket, or somebody listens on it.
-    """
-    try:
-        found = path.lstat()
-    except FileNotFoundError:
-        return
-    if not stat.S_ISSOCK(found.st_mode):
-        raise ControlError(
-            f"control socket {path}: found something that is no socket, expected nothing or an old socket; "
-            "remove it, or configure another control.socket"
-        )
-    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as probe:
-        probe.setblocking(False)
-        if probe.connect_ex(str(path)) != errno.ECONNREFUSED:
-            raise ControlError(
-                f"control socket {path}: found a program listening on it, expected none; "
-                "stop that one, or configure another control.socket"
-            )
-    path.unlink()
 
 
 class UnreachableError(ControlError):

@@ -13,6 +13,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
+from bisect import bisect_left
 from collections import Counter
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import asynccontextmanager
@@ -47,6 +48,8 @@ _log = logging.getLogger(__name__)
 
 _BACKOFF_SECONDS = (0.1, 0.2, 0.5, 1.0, 2.0, 5.0)
 _LAGS_KEPT = 4096
+LAG_BOUNDS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0)
+"""Seconds: a change of one route takes 1 to 5 ms, a full table some 5 s."""
 _PATHS_ALLOWED = 1024
 """The feed's path ids are looked through for unused ones when there are more, and again when they double."""
 _CAPACITY_SECONDS = 1.0
@@ -57,9 +60,17 @@ _MOST_COVERED = 256
 
 
 class Lags:
-    """How far the FIB was behind: seconds from the first change of a pass to its last acknowledgement."""
+    """How far the FIB was behind: seconds from the first change of a pass to its last acknowledgement.
+
+    Attributes:
+        buckets: passes by the first of `LAG_BOUNDS` that they did not exceed; the last are those beyond all
+            of them.
+        total: seconds of all passes together.
+    """
 
     def __init__(self) -> None:
+        self.buckets = [0] * (len(LAG_BOUNDS) + 1)
+        self.total = 0.0
         self._seconds = np.zeros(_LAGS_KEPT)
         self._count = 0
 
@@ -67,6 +78,8 @@ class Lags:
         """Note one pass."""
         self._seconds[self._count % _LAGS_KEPT] = seconds
         self._count += 1
+        self.buckets[bisect_left(LAG_BOUNDS, seconds)] += 1
+        self.total += seconds
 
     def percentile(self, percent: float) -> float:
         """Return a percentile over the last passes, 0 before the first."""

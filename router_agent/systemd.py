@@ -1,8 +1,9 @@
-"""Telling systemd how the service is: sd_notify(3) and sd_watchdog_enabled(3).
+"""Telling systemd how the service is, and taking the sockets that it passes.
 
-A datagram of ``KEY=value`` lines to the socket named in ``NOTIFY_SOCKET``. Written here because what PyPI has
-is unmaintained (sdnotify, 2017), needs a newer Python than Debian 12's (systemd-watchdog) or a C library
-(cysystemd), and the protocol is a few lines.
+After sd_notify(3), sd_watchdog_enabled(3) and sd_listen_fds(3). A notification is a datagram of ``KEY=value``
+lines to the socket named in ``NOTIFY_SOCKET``. Written here because what PyPI has is unmaintained (sdnotify,
+2017), needs a newer Python than Debian 12's (systemd-watchdog) or a C library (cysystemd), and the protocol
+is a few lines.
 """
 
 from __future__ import annotations
@@ -104,3 +105,21 @@ def _watchdog_seconds(environment: Mapping[str, str]) -> float | None:
         _log.warning("found WATCHDOG_USEC=%s, expected microseconds; the watchdog is not fed", microseconds)
         return None
     return int(microseconds) / 1_000_000
+
+
+_FIRST_PASSED = 3
+"""``SD_LISTEN_FDS_START``."""
+
+
+def passed_sockets(environment: Mapping[str, str] = os.environ) -> list[socket.socket]:
+    """Return the sockets that systemd made for this process (sd_listen_fds(3)); none where it made none."""
+    if environment.get("LISTEN_PID") != str(os.getpid()):
+        return []
+    count = environment.get("LISTEN_FDS", "")
+    if not count.isdecimal():
+        _log.warning("found LISTEN_FDS=%s, expected a number; no socket is taken from systemd", count)
+        return []
+    descriptors = range(_FIRST_PASSED, _FIRST_PASSED + int(count))
+    for descriptor in descriptors:
+        os.set_inheritable(descriptor, False)
+    return [socket.socket(fileno=descriptor) for descriptor in descriptors]

@@ -203,6 +203,11 @@ class FpmFeed:
         with closing(self._listen()) as listener:
             await _first_to_end(self._kernel.run(system), self._accept(listener, sink, system))
 
+    @property
+    def connected(self) -> bool:
+        """Whether a zebra is there."""
+        return self._peer is not None
+
     # -- answers ---------------------------------------------------------------------------------
 
     def tell(self, outcomes: Outcomes) -> None:

@@ -78,6 +78,25 @@ class Forwarding:
     problem: str | None = None
 
 
+@dataclass(frozen=True, slots=True)
+class Load:
+    """What a FIB has under way, and what it keeps beside routes.
+
+    Attributes:
+        unanswered: requests for routes that wait for an answer.
+        highest_unanswered: most that ever did since the FIB was opened.
+        window: most that may.
+        entries: next-hop entries that routes lead through; None where there are none.
+        refused_neighbours: neighbours the FIB did not take the last time.
+    """
+
+    unanswered: int = 0
+    highest_unanswered: int = 0
+    window: int = 0
+    entries: int | None = None
+    refused_neighbours: int = 0
+
+
 class Capacity(Protocol):
     """How many routes a FIB has room for; asked before routes are added, never before they are replaced."""
 
@@ -93,6 +112,10 @@ class Capacity(Protocol):
     @property
     def open_for_more(self) -> bool:
         """Whether `admit` would let a route in."""
+
+    @property
+    def room(self) -> int | None:
+        """How many more routes there is room for, at least; None while nothing is known."""
 
     @property
     def shortage(self) -> str | None:
@@ -119,6 +142,10 @@ class Fib(Protocol):
     @property
     def capacity(self) -> Capacity | None:
         """Asked before routes are added; None where they cannot outgrow the FIB."""
+
+    @property
+    def load(self) -> Load:
+        """What is under way; at any time, open or not."""
 
     async def open(self) -> None:
         """Connect, check that we are the only writer of our source, learn the interfaces.

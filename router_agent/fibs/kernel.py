@@ -20,7 +20,7 @@ from ipaddress import ip_address
 
 import numpy as np
 
-from router_agent.fibs.fib import FibError, FibLostError, FibRoutes, Forwarding, LookedUp
+from router_agent.fibs.fib import FibError, FibLostError, FibRoutes, Forwarding, Load, LookedUp
 from router_agent.model import (
     ABSENT,
     I32,
@@ -145,6 +145,11 @@ class KernelFib:
         except (NetlinkError, NamespaceError, NetlinkDecodeError, DumpInterruptedError) as error:
             await self.close()
             raise FibError(f"cannot open the kernel FIB{self._where}: {error}") from error
+
+    @property
+    def load(self) -> Load:
+        """See `Fib`. The kernel answers a batch before the write of it returns."""
+        return Load(window=self._batch_messages)
 
     async def close(self) -> None:
         """See `Fib`."""

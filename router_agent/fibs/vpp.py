@@ -34,7 +34,7 @@ from typing import Any
 
 import numpy as np
 
-from router_agent.fibs.fib import FibError, FibRoutes, Forwarding, LookedUp
+from router_agent.fibs.fib import FibError, FibRoutes, Forwarding, Load, LookedUp
 from router_agent.model import (
     ABSENT,
     I64,
@@ -227,6 +227,18 @@ class VppFib:
     def highest_unanswered(self) -> int:
         """The most requests that were unanswered at one time since `open`."""
         return self._session.stream.highest_unanswered
+
+    @property
+    def load(self) -> Load:
+        """See `Fib`."""
+        stream = self._session.open_stream
+        return Load(
+            unanswered=stream.unanswered if stream else 0,
+            highest_unanswered=stream.highest_unanswered if stream else 0,
+            window=self._window,
+            entries=len(self._entries.held()) if self._entries.recursion else None,
+            refused_neighbours=len(self._neighbour_fib.refused) if self._neighbour_fib else 0,
+        )
 
     @property
     def refused_neighbours(self) -> Sequence[Refused]:

@@ -75,6 +75,61 @@ class FamilyCounts(_Answer):
         return sum(self.not_in_fib.values())
 
 
+class TableCounts(FamilyCounts):
+    """The same of one table: `table` as the kernel numbers it, `fib_table` as the FIB does."""
+
+    table: int
+    fib_table: int
+
+
+class LagHistogram(_Answer):
+    """How far the FIB was behind, of every pass since the agent started.
+
+    Attributes:
+        bounds: upper bounds in seconds, ascending.
+        counts: passes in each bucket: above the bound before, up to and with its own; the last has no bound.
+        sum_seconds: of all passes.
+    """
+
+    bounds: tuple[float, ...] = ()
+    counts: tuple[int, ...] = ()
+    sum_seconds: float = 0.0
+
+
+class FibLoad(_Answer):
+    """What a FIB has under way, and what it keeps beside routes.
+
+    Attributes:
+        unanswered: requests that wait for an answer now.
+        window: most that may.
+        highest_unanswered: most that ever did since the FIB was opened.
+        entries: next-hop entries that routes lead through; None where there are none.
+        refused_neighbours: neighbours the FIB did not take the last time.
+    """
+
+    unanswered: int = 0
+    highest_unanswered: int = 0
+    window: int = 0
+    entries: int | None = None
+    refused_neighbours: int = 0
+
+
+class FeedSession(_Answer):
+    """A BGP session that a feed takes routes from.
+
+    Attributes:
+        peer: its address.
+        peer_as: its AS.
+        up: established.
+        routes: that it announced, by family.
+    """
+
+    peer: str
+    peer_as: int
+    up: bool
+    routes: Mapping[Family, int] = Field(default_factory=dict)
+
+
 class Writes(_Answer):
     """Writes to a FIB since the agent started, by kind."""
 
@@ -109,6 +164,7 @@ class CapacityStatus(_Answer):
         shortage: which resource is short, how much of it is used, and what to do.
         unknown: why the FIB's resources cannot be seen, so that everything is let in.
         withheld: wanted routes that wait for room.
+        room: how many more routes there is room for at least; None while nothing is known.
         used_bytes: by resource.
         total_bytes: by resource.
     """
@@ -117,6 +173,7 @@ class CapacityStatus(_Answer):
     shortage: str | None = None
     unknown: str | None = None
     withheld: int = 0
+    room: int | None = None
     used_bytes: Mapping[str, int] = Field(default_factory=dict)
     total_bytes: Mapping[str, int] = Field(default_factory=dict)
 
@@ -130,6 +187,12 @@ class Confirmations(_Answer):
     """Refused, lost, or not possible in this FIB; `FamilyCounts.not_in_fib` has the reasons."""
     waiting: int = 0
     """Not decided yet."""
+    connected: bool = False
+    """Whether zebra is there to be told."""
+    answered: int = 0
+    """Answers it was sent since the agent started: in the FIB."""
+    answered_failed: int = 0
+    """Likewise: not in the FIB."""
 
 
 class PipelineStatus(_Answer):
@@ -142,11 +205,16 @@ class PipelineStatus(_Answer):
         state: what it is doing.
         error: why it is lost or failed, and what to do; None otherwise.
         counts: one entry for each family that is followed.
+        tables: one entry for each family and table; `counts` are their sums.
         lag_seconds: age of the oldest change that is not in the FIB yet; 0 when there is none.
         lag_p50_seconds: of the last passes, from the first change of a pass to its last answer: the median.
         lag_p99_seconds: likewise the 99th percentile.
+        lags: of all passes.
         last_resync: when the last full reading of the feed ended cleanly.
         resyncs: full readings that ended cleanly since the agent started.
+        unclean_resyncs: those that did not, and were done again.
+        fib_losses: times the FIB went away since the agent started.
+        feed_losses: times the feed failed.
         overruns: times the feed lost events and had to read everything again.
         events: route changes the feed told of, besides readings of everything; more than the writes where
             changes of one prefix met before they were written.
@@ -155,6 +223,8 @@ class PipelineStatus(_Answer):
         passed_over: routes that no FIB can be asked to hold, by reason.
         writes: what was written.
         neighbours: neighbours copied into the FIB.
+        fib_load: what the FIB has under way.
+        sessions: BGP sessions of a feed that has some.
         confirmations: what the feed was told of its routes; None for a feed that does not ask.
         audit: how the comparison of the FIB with what was written goes.
         mirror: how interfaces are mirrored, None where they are not.
@@ -167,17 +237,24 @@ class PipelineStatus(_Answer):
     state: State
     error: str | None = None
     counts: tuple[FamilyCounts, ...] = ()
+    tables: tuple[TableCounts, ...] = ()
     lag_seconds: float = 0.0
     lag_p50_seconds: float = 0.0
     lag_p99_seconds: float = 0.0
+    lags: LagHistogram = Field(default_factory=LagHistogram)
     last_resync: datetime | None = None
     resyncs: int = 0
+    unclean_resyncs: int = 0
+    fib_losses: int = 0
+    feed_losses: int = 0
     overruns: int = 0
     events: int = 0
     path_sets: int = 0
     passed_over: dict[str, int] = Field(default_factory=dict)
     writes: Writes = Field(default_factory=Writes)
     neighbours: int = 0
+    fib_load: FibLoad = Field(default_factory=FibLoad)
+    sessions: tuple[FeedSession, ...] = ()
     confirmations: Confirmations | None = None
     audit: AuditStatus | None = None
     mirror: MirrorStatus | None = None
@@ -191,12 +268,107 @@ class Status(_Answer):
     pid: int
     uptime_seconds: float
     rss_bytes: int
+    cpu_seconds: float = 0.0
     pipelines: tuple[PipelineStatus, ...]
 
     @property
     def in_sync(self) -> bool:
         """Whether every pipeline has brought its FIB to what it should hold."""
         return all(pipeline.state is State.IN_SYNC for pipeline in self.pipelines)
+
+
+class InterfaceCounters(_Answer):
+    """What a forwarding plane counted on one interface since it started; packets where nothing else is said.
+
+    Attributes:
+        name: the forwarding plane's own.
+        drops: packets that came in by it and were dropped by the forwarding plane, for whatever reason.
+        punts: packets handed to the control plane.
+        rx_misses: packets that found the receive queue full: the workers were too slow.
+        rx_no_buffers: packets that found no buffer to be put into.
+        rx_errors: broken packets, as the NIC counts them.
+        tx_errors: packets that could not be sent.
+    """
+
+    name: str
+    rx_packets: int = 0
+    rx_bytes: int = 0
+    tx_packets: int = 0
+    tx_bytes: int = 0
+    drops: int = 0
+    punts: int = 0
+    rx_misses: int = 0
+    rx_no_buffers: int = 0
+    rx_errors: int = 0
+    tx_errors: int = 0
+
+
+class NodeCounters(_Answer):
+    """What one graph node did on one thread: ``vectors`` are packets, ``clocks`` ticks of the processor."""
+
+    node: str
+    calls: int
+    vectors: int
+    clocks: int
+
+
+class ThreadCounters(_Answer):
+    """One thread of a forwarding plane.
+
+    Attributes:
+        name: ``main`` or ``worker-N``.
+        vectors_per_call: packets that a graph node took at a time, in the last update interval; 256 is the
+            most.
+        loops_per_second: turns of its loop, likewise.
+        nodes: of the packet's way through the graph, those that were called.
+    """
+
+    name: str
+    vectors_per_call: float = 0.0
+    loops_per_second: float = 0.0
+    nodes: tuple[NodeCounters, ...] = ()
+
+
+class BufferPool(_Answer):
+    """Packet buffers of one NUMA node."""
+
+    name: str
+    available: int
+    cached: int
+    used: int
+
+
+class ForwarderCounters(_Answer):
+    """The counters of one VPP, from its stats segment.
+
+    Attributes:
+        pipelines: those that write to it.
+        version: of VPP; empty when it is not known.
+        problem: why there are no counters.
+        heartbeat_age_seconds: since its main thread last renewed the segment; None before that was seen
+            twice.
+        started: when it started, seconds since 1970.
+        interfaces: all but those of VPP's own (``local0``).
+        errors: packets by graph node and reason, as ``node/reason``, without those that are 0.
+        threads: its threads.
+        buffers: its buffer pools.
+    """
+
+    pipelines: tuple[str, ...]
+    version: str = ""
+    problem: str | None = None
+    heartbeat_age_seconds: float | None = None
+    started: float = 0.0
+    interfaces: tuple[InterfaceCounters, ...] = ()
+    errors: Mapping[str, int] = Field(default_factory=dict)
+    threads: tuple[ThreadCounters, ...] = ()
+    buffers: tuple[BufferPool, ...] = ()
+
+
+class Counters(_Answer):
+    """What the forwarding planes have counted: an entry for each VPP. A kernel's are node_exporter's."""
+
+    forwarders: tuple[ForwarderCounters, ...] = ()
 
 
 class InFib(StrEnum):
@@ -519,6 +691,8 @@ class ErrorKind(StrEnum):
 
     BAD_REQUEST = "bad-request"
     """The request is malformed or asks for what does not exist; the agent is fine."""
+    FORBIDDEN = "forbidden"
+    """Not over this socket: it is the readers'."""
     BUSY = "busy"
     """Too many clients or requests; try again."""
     UNAVAILABLE = "unavailable"

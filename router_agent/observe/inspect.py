@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import errno
 import os
+from collections import Counter
 from collections.abc import AsyncIterator, Iterator, Sequence
 from datetime import UTC, datetime, timedelta
 from ipaddress import ip_address
@@ -19,20 +20,26 @@ from router_agent.observe.answers import (
     CapacityStatus,
     Confirmations,
     FamilyCounts,
+    FeedSession,
+    FibLoad,
     InFib,
+    LagHistogram,
     MirrorStatus,
     NeighbourRow,
     PipelineAudit,
     PipelineStatus,
     RouteFilter,
     RouteRow,
+    TableCounts,
     Writes,
 )
 from router_agent.observe.words import describe_paths
-from router_agent.pipeline import Pipeline
+from router_agent.pipeline import LAG_BOUNDS, Pipeline
 from router_agent.reconcile import REASONS, Reconciler
 
 if TYPE_CHECKING:
+    from router_agent.feeds.exabgp import ExabgpFeed
+    from router_agent.feeds.fpm import FpmFeed
     from router_agent.mirror.mirror import Mirror
 
 _ROWS_AT_A_TIME = 1_000
@@ -45,19 +52,26 @@ def pipeline_status(pipeline: Pipeline, feed: str, fib: str, audit: Audit) -> Pi
     if pipeline.last_snapshot is not None:
         age = asyncio.get_running_loop().time() - pipeline.last_snapshot
         last = datetime.now(UTC) - timedelta(seconds=age)
-    writes = pipeline.counts.writes
+    writes, load, tables = pipeline.counts.writes, pipeline.fib.load, tuple(_table_counts(pipeline))
     return PipelineStatus(
         name=pipeline.name,
         feed=feed,
         fib=fib,
         state=pipeline.state,
         error=pipeline.problem or pipeline.feed.problem,
-        counts=tuple(_family_counts(pipeline)),
+        counts=tuple(_family_counts(tables)),
+        tables=tables,
         lag_seconds=pipeline.waiting_seconds,
         lag_p50_seconds=pipeline.lags.percentile(50),
         lag_p99_seconds=pipeline.lags.percentile(99),
+        lags=LagHistogram(
+            bounds=LAG_BOUNDS, counts=tuple(pipeline.lags.buckets), sum_seconds=pipeline.lags.total
+        ),
         last_resync=last,
         resyncs=pipeline.counts.snapshots,
+        unclean_resyncs=pipeline.counts.unclean_snapshots,
+        fib_losses=pipeline.counts.fib_losses,
+        feed_losses=pipeline.counts.feed_losses,
         overruns=pipeline.feed.overruns,
         events=pipeline.counts.route_events,
         path_sets=pipeline.feed.paths_kept + pipeline.fib.path_limit - 1,
@@ -66,6 +80,13 @@ def pipeline_status(pipeline: Pipeline, feed: str, fib: str, audit: Audit) -> Pi
             added=writes.added, replaced=writes.replaced, deleted=writes.deleted, refused=writes.refused
         ),
         neighbours=len(pipeline.neighbours_known),
+        fib_load=FibLoad(
+            unanswered=load.unanswered,
+            highest_unanswered=load.highest_unanswered,
+            window=load.window,
+            entries=load.entries,
+            refused_neighbours=load.refused_neighbours,
+        ),
         confirmations=_confirmations(pipeline),
         audit=audit_status(audit),
         capacity=_capacity_status(pipeline),
@@ -82,6 +103,7 @@ def _capacity_status(pipeline: Pipeline) -> CapacityStatus | None:
         shortage=pipeline.shortage,
         unknown=capacity.unknown,
         withheld=sum(len(r.withheld) for r in pipeline.reconcilers.values()),
+        room=capacity.room,
         used_bytes={name: bytes_used for name, (bytes_used, _) in used.items()},
         total_bytes={name: total for name, (_, total) in used.items()},
     )
@@ -96,6 +118,25 @@ def _confirmations(pipeline: Pipeline) -> Confirmations | None:
         for outcome in (Outcome.IN_FIB, Outcome.FAILED, Outcome.UNKNOWN)
     )
     return Confirmations(confirmed=confirmed, failed=failed, waiting=waiting)
+
+
+def zebra_answers(told: Confirmations, feed: FpmFeed) -> Confirmations:
+    """Return what zebra was told, with how it was."""
+    return told.model_copy(
+        update={
+            "connected": feed.connected,
+            "answered": feed.answered[True],
+            "answered_failed": feed.answered[False],
+        }
+    )
+
+
+def exabgp_sessions(feed: ExabgpFeed) -> tuple[FeedSession, ...]:
+    """Return the BGP sessions that ExaBGP reports."""
+    return tuple(
+        FeedSession(peer=str(view.session.peer), peer_as=view.peer_as, up=view.up, routes=view.routes)
+        for view in feed.sessions()
+    )
 
 
 def mirror_status(mirror: Mirror) -> MirrorStatus:
@@ -181,22 +222,39 @@ def neighbours(pipelines: Sequence[Pipeline]) -> Iterator[NeighbourRow]:
             )
 
 
-def _family_counts(pipeline: Pipeline) -> Iterator[FamilyCounts]:
+def _table_counts(pipeline: Pipeline) -> Iterator[TableCounts]:
+    for (family, table), reconciler in pipeline.reconcilers.items():
+        absent = reconciler.unplaced()
+        desired = len(reconciler.rib)
+        placeable = max(desired - sum(absent.values()), 0)
+        held = min(len(reconciler.held), placeable)
+        waiting = min(reconciler.pending, placeable)
+        pending = max(placeable - held, waiting)
+        yield TableCounts(
+            family=family,
+            table=table,
+            fib_table=reconciler.table,
+            desired=desired,
+            in_fib=placeable - pending,
+            pending=pending,
+            not_in_fib=absent,
+        )
+
+
+def _family_counts(tables: Sequence[TableCounts]) -> Iterator[FamilyCounts]:
     for family in Family:
-        chosen = [r for (f, _), r in pipeline.reconcilers.items() if f is family]
+        chosen = [counts for counts in tables if counts.family is family]
         if not chosen:
             continue
-        absent: dict[Reason, int] = {}
-        for reconciler in chosen:
-            for reason, count in reconciler.unplaced().items():
-                absent[reason] = absent.get(reason, 0) + count
-        desired = sum(len(r.rib) for r in chosen)
-        placeable = max(desired - sum(absent.values()), 0)
-        held = min(sum(len(r.held) for r in chosen), placeable)
-        waiting = min(sum(r.pending for r in chosen), placeable)
-        pending = max(placeable - held, waiting)
+        absent: Counter[Reason] = Counter()
+        for counts in chosen:
+            absent.update(counts.not_in_fib)
         yield FamilyCounts(
-            family=family, desired=desired, in_fib=placeable - pending, pending=pending, not_in_fib=absent
+            family=family,
+            desired=sum(counts.desired for counts in chosen),
+            in_fib=sum(counts.in_fib for counts in chosen),
+            pending=sum(counts.pending for counts in chosen),
+            not_in_fib=dict(absent),
         )
 
 

@@ -213,6 +213,15 @@ class Admission:
         self._freed += count
 
     @property
+    def room(self) -> int | None:
+        """Routes that are surely let in before the next look; None while nothing is known."""
+        if self._left is None or self.last is None:
+            return None
+        heap = max(self._left[HEAP], 0.0) // _LEAST_COST
+        counters = max(self._left[SEGMENT], 0.0) // counter_cost(self.last.threads)
+        return self._freed + int(min(heap, counters))
+
+    @property
     def open(self) -> bool:
         """Whether at least one more route is let in."""
         if self._left is None or self.last is None:
@@ -274,6 +283,11 @@ class VppCapacity:
     def open_for_more(self) -> bool:
         """See `Capacity`."""
         return self._admission.open
+
+    @property
+    def room(self) -> int | None:
+        """See `Capacity`."""
+        return self._admission.room
 
     @property
     def shortage(self) -> str | None:

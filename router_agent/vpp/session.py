@@ -80,6 +80,11 @@ class VppSession:
             raise FibLostError(f"no session with VPP on {self._path}; open it first")
         return self._stream
 
+    @property
+    def open_stream(self) -> Stream | None:
+        """The bulk connection, None when the session is not open."""
+        return self._stream
+
     async def open(self) -> None:
         """Connect both ways.
 

@@ -22,14 +22,16 @@ from typing import TypeVar
 
 import numpy as np
 
-from router_agent.model import U64
+from router_agent.model import I64, U64
 
 _HEADER = struct.Struct("=QQQQQQ")
 _VERSION = 2
 _ENTRY = np.dtype([("type", "<u4"), ("unused", "<u4"), ("value", "<u8"), ("name", "S128")])
 """``vlib_stats_entry_t``: type, a value or a pointer, a name; 144 bytes."""
-_SIMPLE, _COMBINED, _SYMLINK = 2, 3, 6
-"""``STAT_DIR_TYPE_COUNTER_VECTOR_SIMPLE``, ``_COMBINED`` and ``STAT_DIR_TYPE_SYMLINK``."""
+_SCALAR, _SIMPLE, _COMBINED, _NAMES, _SYMLINK, _GAUGE = 1, 2, 3, 4, 6, 9
+"""``STAT_DIR_TYPE_SCALAR_INDEX``, ``_COUNTER_VECTOR_SIMPLE``, ``_COMBINED``, ``_NAME_VECTOR``, ``_SYMLINK``,
+``_GAUGE``."""
+_SINGLE = (_SCALAR, _GAUGE)
 _WORDS = {_SIMPLE: 1, _COMBINED: 2}
 _TRIES = 20
 _CONNECT_SECONDS = 1.0
@@ -61,6 +63,7 @@ class StatsSegment:
         self._bytes = np.frombuffer(self._map, np.uint8)
         self._epoch = -1
         self._directory: dict[str, tuple[int, int]] = {}
+        self._links: dict[str, dict[int, tuple[list[str], I64]]] = {}
         version = self._header()[0]
         if version != _VERSION:
             self.close()
@@ -125,6 +128,81 @@ class StatsSegment:
 
         return self._stable(read)
 
+    def per_thread(self, name: str) -> list[U64]:
+        """Return a vector of counters of each thread, shape (n,), or (n, 2) for packets and bytes; copied.
+
+        Raises:
+            StatsError: as for `shape`.
+        """
+
+        def read() -> list[U64]:
+            threads, words = self._threads(name)
+            vectors = [self._vector(int(at), words) for at in threads]
+            return [v.reshape(-1, words) if words > 1 else v for v in vectors]
+
+        return self._stable(read)
+
+    def gauge(self, name: str) -> int:
+        """Return a single value.
+
+        Raises:
+            StatsError: as for `shape`.
+        """
+
+        def read() -> int:
+            kind, value = self._entry(name)
+            if kind not in _SINGLE:
+                raise StatsError(f"stats segment {self._path}: {name} is of type {kind}, expected one value")
+            return value
+
+        return self._stable(read)
+
+    def texts(self, name: str) -> list[str]:
+        """Return a vector of names; places that are free are empty.
+
+        Raises:
+            StatsError: as for `shape`.
+        """
+
+        def read() -> list[str]:
+            kind, pointer = self._entry(name)
+            if kind != _NAMES:
+                raise StatsError(f"stats segment {self._path}: {name} is of type {kind}, expected names")
+            return [self._text(int(at)) for at in self._vector(pointer, 1)]
+
+        return self._stable(read)
+
+    def called(self, prefix: str) -> list[str]:
+        """Return the names of all entries that begin so.
+
+        Raises:
+            StatsError: the segment cannot be read.
+        """
+        return self._stable(lambda: [name for name in self._directory if name.startswith(prefix)])
+
+    def links(self, prefix: str) -> dict[str, int]:
+        """Return the counters above zero, of all threads together, that links lead to whose names begin so.
+
+        There are thousands of them (``/err/NODE/REASON``), which are columns of very few tables.
+
+        Raises:
+            StatsError: as for `shape`.
+        """
+
+        def read() -> dict[str, int]:
+            if prefix not in self._links:
+                self._links[prefix] = self._read_links(prefix)
+            found = {}
+            for row, (names, columns) in self._links[prefix].items():
+                totals = self._totals(row)
+                inside = np.flatnonzero(columns < len(totals))
+                counts = totals[columns[inside]]
+                for at in np.flatnonzero(counts).tolist():
+                    found[names[int(inside[at])]] = int(counts[at])
+            return found
+
+        return self._stable(read)
+
     def linked(self, name: str) -> int:
         """Return the counter that a link such as ``/err/NODE/REASON`` leads to, of all threads together.
 
@@ -137,11 +215,8 @@ class StatsSegment:
             if kind != _SYMLINK:
                 raise StatsError(f"stats segment {self._path}: {name} is of type {kind}, expected a link")
             row, column = value & 0xFFFFFFFF, value >> 32
-            at = self._offset(self._header()[4]) + row * _ENTRY.itemsize
-            pointer = int.from_bytes(self._slice(at + 8, 8), "little")
-            threads = self._vector(pointer, 1)
-            cells = (int(t) + 8 * column for t in threads if column < self._length(int(t)))
-            return sum(int(self._words(cell, 1)[0]) for cell in cells)
+            totals = self._totals(row)
+            return int(totals[column]) if column < len(totals) else 0
 
         return self._stable(read)
 
@@ -162,6 +237,7 @@ class StatsSegment:
             try:
                 if epoch != self._epoch:
                     self._directory = self._read_directory()
+                    self._links.clear()
                     self._epoch = epoch
                 found = read()
             except (IndexError, ValueError) as error:
@@ -191,6 +267,34 @@ class StatsSegment:
             )
             if name
         }
+
+    def _read_links(self, prefix: str) -> dict[int, tuple[list[str], I64]]:
+        """Return names and columns of the links, by the place in the directory that they lead to."""
+        found: dict[int, list[tuple[str, int]]] = {}
+        for name, (kind, at) in self._directory.items():
+            if kind == _SYMLINK and name.startswith(prefix):
+                value = int.from_bytes(self._slice(at + 8, 8), "little")
+                found.setdefault(value & 0xFFFFFFFF, []).append((name, value >> 32))
+        return {
+            row: ([name for name, _ in links], np.array([column for _, column in links], np.int64))
+            for row, links in found.items()
+        }
+
+    def _totals(self, row: int) -> U64:
+        """Return a vector of simple counters by its place in the directory, all threads together."""
+        at = self._offset(self._header()[4]) + row * _ENTRY.itemsize
+        pointer = int.from_bytes(self._slice(at + 8, 8), "little")
+        vectors = [self._vector(int(thread), 1) for thread in self._vector(pointer, 1)]
+        totals = np.zeros(max(map(len, vectors), default=0), np.uint64)
+        for vector in vectors:
+            totals[: len(vector)] += vector
+        return totals
+
+    def _text(self, pointer: int) -> str:
+        if not pointer:
+            return ""
+        at = self._offset(pointer)
+        return self._slice(at, self._vector_length(at)).partition(b"\0")[0].decode(errors="replace")
 
     def _entry(self, name: str) -> tuple[int, int]:
         """Return type and value of an entry; the value is read now, for VPP changes it in place."""

@@ -112,6 +112,8 @@ class Stream:
         self.lock = asyncio.Lock()
         self.highest_unanswered = 0
         """The most requests that were ever unanswered at one time."""
+        self.unanswered = 0
+        """Requests that are unanswered now."""
         self._socket = connection
         self._path = path
         self._foreign = foreign
@@ -161,7 +163,10 @@ class Stream:
         retvals = np.zeros(total, np.int32)
         base, self._context = self._context, (self._context + total) & 0xFFFFFFFF
         with self._exclusive():
-            await self._pipeline(retvals, encode, reply, window, base)
+            try:
+                await self._pipeline(retvals, encode, reply, window, base)
+            finally:
+                self.unanswered = 0
         return retvals
 
     async def dump(
@@ -247,10 +252,12 @@ class Stream:
             if room and not unsent:
                 unsent = memoryview(encode(sent, count, (base + sent) & 0xFFFFFFFF)).cast("B")
                 sent += count
-                self.highest_unanswered = max(self.highest_unanswered, sent - answered)
+                self.unanswered = sent - answered
+                self.highest_unanswered = max(self.highest_unanswered, self.unanswered)
                 unsent = self._send(unsent)
             news = self._take_replies(retvals, answered, sent, reply, base)
             answered += news
+            self.unanswered = sent - answered
             if answered == total:
                 return
             if room:

@@ -24,6 +24,7 @@ from router_agent.observe.answers import (
     AuditFinding,
     AuditRequest,
     AuditStatus,
+    Counters,
     ErrorKind,
     ExplainRequest,
     Explanation,
@@ -94,6 +95,9 @@ class Router:
             resyncs=7,
         )
         return Status(version="9.9", pid=77, uptime_seconds=60, rss_bytes=300_000_000, pipelines=(pipeline,))
+
+    async def counters(self) -> Counters:
+        return Counters()
 
     async def routes(self, wanted: RouteFilter) -> AsyncIterator[RouteRow]:
         if self.refusal:

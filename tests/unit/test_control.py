@@ -34,6 +34,7 @@ from router_agent.observe.answers import (
     Audit,
     AuditRequest,
     AuditStatus,
+    Counters,
     ErrorKind,
     ExplainRequest,
     Explanation,
@@ -108,6 +109,9 @@ class Agent:
 
     def status(self) -> Status:
         return STATUS
+
+    async def counters(self) -> Counters:
+        return Counters()
 
     async def routes(self, wanted: RouteFilter) -> AsyncIterator[RouteRow]:
         self.asked.append(wanted)
@@ -264,7 +268,9 @@ async def test_last_line_may_lack_its_newline(config: ControlConfig) -> None:
         pytest.param(b"[]", "expected one line of JSON such as", id="list"),
         pytest.param(b'{"command": 5}', "command: Input should be a valid string", id="number"),
         pytest.param(
-            b'{"command": "stop"}', "found command 'stop', expected one of status, routes", id="unknown"
+            b'{"command": "stop"}',
+            "found command 'stop', expected one of status, counters, routes",
+            id="unknown",
         ),
         pytest.param(b'{"command": "status", "x": 1}', "x: Extra inputs are not permitted", id="extra"),
         pytest.param(

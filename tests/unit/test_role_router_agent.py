@@ -11,6 +11,8 @@ import yaml
 from role_variables import rendered_by_ansible
 from router_agent.config import load
 from router_agent.lab.render import render
+from router_agent.web.config import READERS_SOCKET
+from router_agent.web.config import load as load_web
 from router_agent_pipelines import (
     router_agent_groups,
     router_agent_interfaces,
@@ -191,3 +193,82 @@ def test_other_namespaces_cost_a_second_capability() -> None:
     assert settings["CapabilityBoundingSet"] == ["CAP_NET_ADMIN CAP_SYS_ADMIN"]
     assert settings["RestrictNamespaces"] == ["net"]
     assert "setns" in settings["SystemCallFilter"][0]
+
+
+def test_the_web_process_takes_what_the_role_renders(tmp_path: Path) -> None:
+    variables = {
+        "hostname": "ams1-r1",
+        "listen": "192.0.2.11",
+        "port": 9101,
+        "clients": ["192.0.2.9", "2001:db8::/64"],
+        "hosts": ["ams1-r1"],
+        "readers_socket": DEFAULTS["router_agent_readers_socket"],
+        "log_level": "warning",
+    }
+    text = render("router-agent-web.yaml.j2", **variables)
+    assert rendered_by_ansible("router-agent-web.yaml.j2", variables) == text
+    path = tmp_path / "web.yaml"
+    path.write_text(text)
+    config = load_web(path)
+    assert (str(config.address), config.port, config.hosts) == ("192.0.2.11", 9101, ("ams1-r1",))
+    assert list(map(str, config.clients)) == ["192.0.2.9/32", "2001:db8::/64"]
+    assert config.control_socket == READERS_SOCKET
+    assert config.log.level == "warning"
+
+
+@pytest.mark.parametrize(
+    ("listen", "clients", "stream", "allowed"),
+    [
+        ("127.0.0.1", [], "127.0.0.1:9101", "localhost"),
+        ("2001:db8::1", ["192.0.2.9", "2001:db8::/64"], "[2001:db8::1]:9101", "192.0.2.9 2001:db8::/64"),
+    ],
+)
+def test_only_those_who_are_named_reach_the_web_process(
+    listen: str, clients: list[str], stream: str, allowed: str
+) -> None:
+    variables = {"listen": listen, "port": 9101, "clients": clients}
+    text = render("router-agent-web.socket.j2", **variables)
+    assert rendered_by_ansible("router-agent-web.socket.j2", variables) == text
+    lines = text.splitlines()
+    assert f"ListenStream={stream}" in lines
+    assert lines.index("IPAddressDeny=any") < lines.index(f"IPAddressAllow={allowed}")
+
+
+def test_the_web_process_may_do_nothing_but_answer() -> None:
+    text = render(
+        "router-agent-web.service.j2",
+        executable="/opt/router-agent/bin/router-agent",
+        config_file="/etc/router-agent/web.yaml",
+        user="router-agent-web",
+    )
+    lines = text.splitlines()
+    assert "SupplementaryGroups" not in text
+    for line in (
+        "User=router-agent-web",
+        "CapabilityBoundingSet=",
+        "NoNewPrivileges=yes",
+        "PrivateNetwork=yes",
+        "RestrictAddressFamilies=AF_UNIX",
+        "ProtectSystem=strict",
+    ):
+        assert line in lines
+
+
+def test_the_agent_gives_readers_a_socket_where_the_web_process_runs() -> None:
+    found = pipelines("vpp", FRR)
+    assert router_agent_groups(found, "vpp", "", "router-agent-web") == ["router-agent-web", "vpp"]
+    variables = {
+        "hostname": "ams1-r1",
+        "control_socket": "/run/c",
+        "pipelines": found,
+        "readers_socket": "/run/r",
+        "readers_group": "router-agent-web",
+    }
+    config = yaml.safe_load(render("agent.yaml.j2", **variables))
+    assert config["control"] == {
+        "socket": "/run/c",
+        "readers_socket": "/run/r",
+        "readers_group": "router-agent-web",
+    }
+    without = yaml.safe_load(render("agent.yaml.j2", **(variables | {"readers_socket": ""})))
+    assert without["control"] == {"socket": "/run/c"}

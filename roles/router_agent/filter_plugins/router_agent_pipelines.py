@@ -71,16 +71,19 @@ def router_agent_interfaces(
     return names
 
 
-def router_agent_groups(pipelines: Sequence[Mapping[str, Any]], vpp: str, control: str) -> list[str]:
+def router_agent_groups(
+    pipelines: Sequence[Mapping[str, Any]], vpp: str, control: str, readers: str = ""
+) -> list[str]:
     """Return the groups the service has to be in: of sockets it uses, and of those it gives to others.
 
     Args:
         pipelines: as in agent.yaml.
         vpp: group of VPP's API socket.
         control: group of the control socket, empty for the service's own.
+        readers: group of the socket for readers, empty where there is none.
     """
     groups = {vpp for pipeline in pipelines if pipeline["fib"]["kind"] == "vpp"}
-    groups |= {pipeline["feed"].get("socket_group", "") for pipeline in pipelines} | {control}
+    groups |= {pipeline["feed"].get("socket_group", "") for pipeline in pipelines} | {control, readers}
     return sorted(groups - {""})
 
 
