@@ -29,6 +29,7 @@ ORDER = (
     "frr",
     "exabgp",
     "router_agent",
+    "verify",
     "acceptance",
     "venv",
 )
@@ -51,17 +52,6 @@ PLAYBOOK_OPTIONS: Mapping[str, Mapping[str, Any]] = {
         "default": "100%",
         "description": "Routers that C(site.yml) builds at a time, as a number or in percent. With 1, the "
         "first that fails stops the rest.",
-    },
-    "verify_seconds": {
-        "type": "int",
-        "default": 180,
-        "description": "Seconds that sessions, the agent and the FIB may take until C(verify.yml) judges.",
-    },
-    "verify_pause_seconds": {"type": "int", "default": 5, "description": "Seconds between two looks."},
-    "verify_fib": {
-        "type": "bool",
-        "default": True,
-        "description": "Whether C(verify.yml) compares the FIB route by route.",
     },
 }
 """What the playbooks themselves take; `tests/unit/test_playbooks.py` compares it with them."""
