@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fnmatch
 import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from ipaddress import ip_address, ip_interface, ip_network
@@ -183,6 +184,41 @@ def frr_installed(listing: str) -> dict[str, str]:
     return {line[0]: line[1] for line in words if len(line) == 3 and line[2] == "installed"}
 
 
+def frr_missing(packages: Iterable[str], installed: Mapping[str, str], version: str) -> list[str]:
+    """Return the packages that are not installed in the version wanted, which may have shell wildcards."""
+    return [
+        package
+        for package in packages
+        if package not in installed or not _is_version(installed[package], version)
+    ]
+
+
+def frr_apt_names(packages: Iterable[str], version: str) -> list[str]:
+    """Return what apt-get calls the packages in that version (``frr=10.3-3``); by name alone for any."""
+    return [package if version == "*" else f"{package}={version}" for package in packages]
+
+
+def frr_files(files: Iterable[str], packages: Sequence[str], version: str) -> list[str]:
+    """Return the .deb files to install: those of `packages` in that version, and all that are of others.
+
+    Args:
+        files: names such as ``frr_10.3-3_amd64.deb``.
+        packages: FRR's own; what else is there is what they depend on.
+        version: with shell wildcards.
+    """
+    parts = {file: file.removesuffix(".deb").split("_") for file in files}
+    return [
+        file
+        for file, (package, *rest) in parts.items()
+        if package not in packages or (rest and _is_version(rest[0], version))
+    ]
+
+
+def _is_version(found: str, wanted: str) -> bool:
+    """Tell whether a version is the one wanted; file names have no epoch, so it plays no part."""
+    return fnmatch.fnmatchcase(found.rpartition(":")[2], wanted.rpartition(":")[2])
+
+
 def frr_reads_confirmations(version: str) -> bool:
     """Tell whether zebra of this version of the package can be told which routes the forwarding plane has.
 
@@ -223,7 +259,10 @@ class FilterModule:
     def filters(self) -> dict[str, Callable[..., Any]]:
         """Return the filters by name."""
         return {
+            "frr_apt_names": frr_apt_names,
+            "frr_files": frr_files,
             "frr_installed": frr_installed,
+            "frr_missing": frr_missing,
             "frr_networks": frr_networks,
             "frr_peers": frr_peers,
             "frr_reads_confirmations": frr_reads_confirmations,
