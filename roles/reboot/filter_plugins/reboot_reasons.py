@@ -52,6 +52,7 @@ def reboot_reasons(
     pages: Sequence[Mapping[str, Any]] = (),
     isolated: Sequence[int] = (),
     iommu: bool = False,
+    kernel: str = "",
 ) -> list[str]:
     """Reasons to reboot, in words; none when the running kernel is as wanted.
 
@@ -62,8 +63,10 @@ def reboot_reasons(
         pages: huge pages wanted, {node, size: 2M or 1G, count} each.
         isolated: CPUs that are to be isolated.
         iommu: whether the IOMMU must be on.
+        kernel: release of the kernel that must run; any when empty.
     """
-    reasons = argument_reasons(facts["cmdline"], arguments, withdrawn)
+    reasons = [f"kernel {facts['kernel']} runs, expected {kernel}"] if kernel not in ("", facts["kernel"]) else []
+    reasons += argument_reasons(facts["cmdline"], arguments, withdrawn)
     reasons += page_reasons(facts["numa_nodes"], pages)
     reasons += isolation_reasons(facts["cpu"]["isolated"], isolated)
     if iommu and not facts["iommu"]["enabled"]:
