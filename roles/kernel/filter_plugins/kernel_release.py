@@ -11,8 +11,8 @@ from typing import Any
 def kernel_release(description: str) -> str:
     """Return the release of the kernel that a package depends on, empty when it depends on none.
 
-    Debian's linux-image-amd64 depends on ``linux-image-RELEASE (= VERSION)``, where RELEASE is what ``uname -r``
-    prints.
+    Debian's linux-image-amd64 depends on ``linux-image-RELEASE (= VERSION)``, where RELEASE is what ``uname
+    -r`` prints.
 
     Args:
         description: what ``apt-cache show PACKAGE=VERSION`` prints.

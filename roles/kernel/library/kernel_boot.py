@@ -2,11 +2,12 @@
 """Ansible module: which kernel GRUB boots, next time only or from now on.
 
 GRUB keeps two words in its environment block (grub-editenv(1)): ``saved_entry``, which a configuration with
-``GRUB_DEFAULT=saved`` boots, and ``next_entry``, which it boots once and forgets before it does (grub-reboot(8)). A
-kernel that is tried is put into the second alone: whatever becomes of it, the boot after that takes the first.
+``GRUB_DEFAULT=saved`` boots, and ``next_entry``, which it boots once and forgets before it does
+(grub-reboot(8)). A kernel that is tried is put into the second alone: whatever becomes of it, the boot after
+that takes the first.
 
-Forgetting means writing to the environment block, which GRUB cannot do on every file system. Where it cannot, a kernel
-that does not come up would be tried for ever; such a host is refused.
+Forgetting means writing to the environment block, which GRUB cannot do on every file system. Where it cannot,
+a kernel that does not come up would be tried for ever; such a host is refused.
 """
 
 from __future__ import annotations
@@ -30,7 +31,8 @@ options:
     type: str
     required: true
   when:
-    description: C(always) from now on, which also forgets a kernel that was to be tried; C(once) at the next boot.
+    description: >-
+      C(always) from now on, which also forgets a kernel that was to be tried; C(once) at the next boot.
     type: str
     choices: [always, once]
     required: true
@@ -141,9 +143,9 @@ def check_forgets(grub: Grub) -> None:
     system = run("grub-probe", "--target=fs", str(grub.directory)).strip()
     if below or system in UNWRITABLE:
         raise BootError(
-            f"{grub.directory} is on {' on '.join([system, *below])}, which GRUB cannot write to: it would try a "
-            "kernel that does not come up for ever. Put /boot on a plain partition with ext4, or change the kernel "
-            "by hand, with a console at hand"
+            f"{grub.directory} is on {' on '.join([system, *below])}, which GRUB cannot write to: it would "
+            f"try a kernel that does not come up for ever. Put /boot on a plain partition with ext4, or "
+            f"change the kernel by hand, with a console at hand"
         )
 
 
@@ -160,8 +162,9 @@ def set_entry(grub: Grub, release: str, when: str, *, check: bool) -> tuple[str,
     entry = entry_of(configuration, release)
     if not boots_saved(configuration):
         raise BootError(
-            f"{grub.configuration}: found that it does not boot the saved entry, expected GRUB_DEFAULT=saved of "
-            "61-pop-router-kernel.cfg: run update-grub, and see that nothing later in /etc/default/grub.d sets it"
+            f"{grub.configuration}: found that it does not boot the saved entry, expected "
+            f"GRUB_DEFAULT=saved of 61-pop-router-kernel.cfg: run update-grub, and see that nothing later "
+            f"in /etc/default/grub.d sets it"
         )
     if not grub.environment.exists() and not check:
         run("grub-editenv", str(grub.environment), "create")

@@ -65,7 +65,9 @@ def reboot_reasons(
         iommu: whether the IOMMU must be on.
         kernel: release of the kernel that must run; any when empty.
     """
-    reasons = [f"kernel {facts['kernel']} runs, expected {kernel}"] if kernel not in ("", facts["kernel"]) else []
+    reasons = (
+        [f"kernel {facts['kernel']} runs, expected {kernel}"] if kernel not in ("", facts["kernel"]) else []
+    )
     reasons += argument_reasons(facts["cmdline"], arguments, withdrawn)
     reasons += page_reasons(facts["numa_nodes"], pages)
     reasons += isolation_reasons(facts["cpu"]["isolated"], isolated)
