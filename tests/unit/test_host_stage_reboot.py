@@ -11,6 +11,7 @@ from reboot_reasons import reboot_reasons
 
 def facts(**changes: Any) -> dict[str, Any]:
     return {
+        "kernel": "6.12.48+deb13-amd64",
         "cmdline": ["quiet", "hugepages=0:512", "iommu=pt"],
         "numa_nodes": [
             {"id": 0, "hugepages": {"2048": {"total": 512, "free": 512}, "1048576": {"total": 0, "free": 0}}},
@@ -65,6 +66,11 @@ def test_nothing_wanted_needs_none() -> None:
         ),
         ({}, {"isolated": [1, 2, 4]}, "CPUs 1, 4 are not isolated"),
         ({"iommu": {"enabled": False}}, {"iommu": True}, "the IOMMU is off"),
+        (
+            {},
+            {"kernel": "6.12.57+deb13-amd64"},
+            "kernel 6.12.48+deb13-amd64 runs, expected 6.12.57+deb13-amd64",
+        ),
     ],
 )
 def test_each_reason_is_named(changes: dict[str, Any], wanted: dict[str, Any], reason: str) -> None:
@@ -78,3 +84,8 @@ def test_all_reasons_come_at_once() -> None:
 
 def test_a_withdrawn_argument_that_is_wanted_again_is_no_reason() -> None:
     assert reboot_reasons(facts(), ["iommu=pt"], ["iommu=pt"]) == []
+
+
+def test_any_kernel_will_do_unless_one_is_named() -> None:
+    assert reboot_reasons(facts()) == []
+    assert reboot_reasons(facts(), kernel="6.12.48+deb13-amd64") == []

@@ -16,7 +16,10 @@ from ansible.errors import AnsibleFilterError
 
 from frr_configuration import delta_of, difference, masked, wanted_daemons
 from frr_variables import (
+    frr_apt_names,
+    frr_files,
     frr_installed,
+    frr_missing,
     frr_networks,
     frr_peers,
     frr_reads_confirmations,
@@ -386,3 +389,23 @@ def test_a_new_daemon_is_started_and_other_differences_want_a_restart() -> None:
     new, reasons = difference(wanted, running, known)
     assert new == []
     assert reasons == ["zebra runs without '-A 127.0.0.1 -s 1000'", "ripd runs and is not wanted"]
+
+
+def test_only_what_is_not_in_the_version_wanted_is_missing() -> None:
+    installed = {"frr": "10.3-3", "frr-pythontools": "1:10.3-4"}
+    packages = ["frr", "frr-pythontools", "frr-rpki-rtrlib"]
+    assert frr_missing(packages, installed, "*") == ["frr-rpki-rtrlib"]
+    assert frr_missing(packages, installed, "10.3-3") == ["frr-pythontools", "frr-rpki-rtrlib"]
+    assert frr_missing(packages[:2], installed, "10.3*") == []
+    assert frr_missing(packages[:2], installed, "10.4-1") == packages[:2]
+
+
+def test_apt_is_told_the_version_unless_any_will_do() -> None:
+    assert frr_apt_names(["frr", "frr-pythontools"], "*") == ["frr", "frr-pythontools"]
+    assert frr_apt_names(["frr"], "10.3-3") == ["frr=10.3-3"]
+
+
+def test_of_a_directory_frrs_packages_are_those_of_the_version_and_all_others() -> None:
+    files = ["frr_10.3-3_amd64.deb", "frr_10.3-4_amd64.deb", "libyang2_2.1.30-2_amd64.deb"]
+    assert frr_files(files, ["frr"], "10.3-4") == ["frr_10.3-4_amd64.deb", "libyang2_2.1.30-2_amd64.deb"]
+    assert frr_files(files, ["frr"], "*") == files

@@ -65,14 +65,13 @@ def reboot_reasons(
         iommu: whether the IOMMU must be on.
         kernel: release of the kernel that must run; any when empty.
     """
-    reasons = (
-        [f"kernel {facts['kernel']} runs, expected {kernel}"] if kernel not in ("", facts["kernel"]) else []
-    )
-    reasons += argument_reasons(facts["cmdline"], arguments, withdrawn)
+    reasons = argument_reasons(facts["cmdline"], arguments, withdrawn)
     reasons += page_reasons(facts["numa_nodes"], pages)
     reasons += isolation_reasons(facts["cpu"]["isolated"], isolated)
     if iommu and not facts["iommu"]["enabled"]:
         reasons.append("the IOMMU is off")
+    if kernel and facts["kernel"] != kernel:
+        reasons.append(f"kernel {facts['kernel']} runs, expected {kernel}")
     return reasons
 
 
