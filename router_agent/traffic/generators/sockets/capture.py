@@ -53,11 +53,15 @@ _LD_W_ABS, _JEQ, _RET = 0x20, 0x15, 0x06
 
 @dataclass(frozen=True, eq=False)
 class Captured:
-    """Frames that wait in the ring: sequence numbers, and the two parts of their time of arrival."""
+    """Frames that wait in the ring: sequence numbers, and the two parts of their time of arrival.
+
+    `more` says that it is not all that waits: as many as are taken at once, or up to one of another form.
+    """
 
     sequence: I64
     seconds: U32
     nanoseconds: U32
+    more: bool = False
 
     def __len__(self) -> int:
         return len(self.sequence)
@@ -76,7 +80,7 @@ class Captured:
 
     def only(self, rows: I64) -> Captured:
         """Return some of them."""
-        return Captured(self.sequence[rows], self.seconds[rows], self.nanoseconds[rows])
+        return Captured(self.sequence[rows], self.seconds[rows], self.nanoseconds[rows], self.more)
 
 
 NONE = Captured(np.empty(0, np.int64), np.empty(0, np.uint32), np.empty(0, np.uint32))
@@ -150,9 +154,14 @@ class Capture:
         n = len(status)
         if not int(np.bitwise_and.reduce(status)) & _STATUS_USER:
             n = int((status & np.uint32(_STATUS_USER)).argmin())
-        n = self._same_start(self._starts[head : head + n].copy())
-        rows = slice(head, head + n)
-        return Captured(self._sequence[rows].astype(np.int64), self._seconds[rows], self._nanoseconds[rows])
+        same = self._same_start(self._starts[head : head + n].copy())
+        rows = slice(head, head + same)
+        return Captured(
+            self._sequence[rows].astype(np.int64),
+            self._seconds[rows],
+            self._nanoseconds[rows],
+            more=same < n or n == len(status),
+        )
 
     def release(self, count: int) -> None:
         """Give the slots of the first frames that wait back to the kernel."""

@@ -77,7 +77,7 @@ class Datagrams:
             sequence = self._sequence(n)
             if len(sequence):
                 columns = (np.full(len(sequence), part, np.uint32) for part in divmod(now, NS))
-                return Captured(sequence, *columns)
+                return Captured(sequence, *columns, more=n == _SLOTS)
         return NONE
 
     def release(self, count: int) -> None:

@@ -107,6 +107,9 @@ class Receiver:
                 tally.add(frames)
                 capture.release(n)
                 total += n
+                if not frames.more:
+                    # What came meanwhile waits for the next look: a few frames cost as much as thousands.
+                    break
         return total
 
 
