@@ -10,9 +10,9 @@ from pathlib import Path
 
 import pytest
 
+from router_agent.host.reader import Reader
 from router_agent.traffic.report.environment import Environment, this_host
 from router_agent.traffic.report.nics import read_nics
-from router_agent.traffic.report.sysfs import Reader
 
 CPUINFO = """processor\t: {0}
 model name\t: A Processor @ 2.60GHz

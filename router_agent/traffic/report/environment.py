@@ -11,29 +11,18 @@ import os
 import platform
 import re
 import shutil
-import subprocess
 from collections.abc import Iterable, Sequence
-from hashlib import sha256
-from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
 from pydantic import BaseModel, ConfigDict, Field
 
+from router_agent.host import programs
+from router_agent.host.configurations import FORWARDING, hashes
+from router_agent.host.reader import Reader
 from router_agent.traffic.report.nics import Nic, read_nics
-from router_agent.traffic.report.sysfs import Reader
-
-CONFIGURATIONS = (
-    "/etc/vpp/startup.conf",
-    "/etc/router-agent/agent.yaml",
-    "/etc/frr/frr.conf",
-    "/etc/frr/daemons",
-    "/etc/exabgp/exabgp.conf",
-)
-"""Files that decide how a router forwards; those that are there are hashed."""
 
 _PYTHON_PACKAGES = ("router-agent", "numpy", "vpp_papi", "MLRsearch", "hdrhistogram")
 _DEBIAN_PACKAGES = ("vpp", "vpp-plugin-dpdk", "frr", "bird2", "dpdk")
-_PROGRAM_SECONDS = 10
 _ARGUMENTS = re.compile(
     r"(isolcpus|nohz_full|rcu_nocbs|mitigations|(default_)?hugepagesz|hugepages|(intel_|amd_)?iommu|"
     r"intel_pstate|amd_pstate|nosmt|tsc|nowatchdog|(intel_idle|processor)\.max_cstate)(=.*)?"
@@ -96,7 +85,7 @@ class Environment(BaseModel):
 
 
 def this_host(
-    *, ports: Sequence[str] = (), configurations: Iterable[str] = CONFIGURATIONS, root: Path = Path("/")
+    *, ports: Sequence[str] = (), configurations: Iterable[str] = FORWARDING, root: Path = Path("/")
 ) -> Environment:
     """Return what is known of this host.
 
@@ -119,7 +108,7 @@ def this_host(
         cpu=cpu,
         numa=_numa(reader),
         nics=read_nics(reader, ports),
-        configurations=_hashes(reader, configurations),
+        configurations=hashes(reader, configurations),
         unknown=reader.unknown,
     )
 
@@ -199,46 +188,11 @@ def _virtual(reader: Reader) -> str | None:
     return " ".join(names).strip() or "a virtual machine"
 
 
-def _hashes(reader: Reader, paths: Iterable[str]) -> dict[str, str]:
-    found: dict[str, str] = {}
-    for path in paths:
-        content = reader.content(path.lstrip("/"), path) if reader.has(path.lstrip("/")) else None
-        if content is not None:
-            found[path] = sha256(content).hexdigest()
-    return found
-
-
 def _versions(reader: Reader) -> dict[str, str]:
     found = {"python": platform.python_version()}
-    for package in _PYTHON_PACKAGES:
-        try:
-            found[package] = version(package)
-        except PackageNotFoundError:
-            continue
-    found |= _debian_versions(reader)
+    found |= programs.python_packages(_PYTHON_PACKAGES)
+    found |= programs.debian_packages(reader, _DEBIAN_PACKAGES)
     if "vpp" not in found and shutil.which("vpp"):
-        words = _output(reader, "vpp's version", "vpp", "--version").split()
+        words = programs.output(reader, "vpp's version", "vpp", "--version").split()
         found |= {"vpp": words[1]} if len(words) > 1 else {}
     return found
-
-
-def _debian_versions(reader: Reader) -> dict[str, str]:
-    if not shutil.which("dpkg-query"):
-        reader.unknown["versions of Debian packages"] = "there is no dpkg-query"
-        return {}
-    layout = "${Package} ${db:Status-Status} ${Version}\n"
-    listed = _output(
-        reader, "versions of Debian packages", "dpkg-query", "-W", "-f", layout, *_DEBIAN_PACKAGES, fails=True
-    )
-    rows = (line.split() for line in listed.splitlines())
-    return {row[0]: row[2] for row in rows if len(row) == 3 and row[1] == "installed"}
-
-
-def _output(reader: Reader, what: str, *argv: str, fails: bool = False) -> str:
-    """Return what a program prints; `fails` when its exit code says nothing (some packages are missing)."""
-    try:
-        done = subprocess.run(argv, capture_output=True, text=True, timeout=_PROGRAM_SECONDS, check=not fails)
-    except (OSError, subprocess.SubprocessError) as error:
-        reader.unknown[what] = str(error)
-        return ""
-    return done.stdout

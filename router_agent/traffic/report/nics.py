@@ -16,7 +16,7 @@ from typing import Any
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from router_agent.traffic.report.sysfs import Reader
+from router_agent.host.reader import Reader
 
 _PCI = "sys/bus/pci/devices"
 _ETHERNET = "0x0200"
