@@ -6,22 +6,15 @@ cannot be had (no FRR, no right, no answer in time) is a step that says so.
 
 from __future__ import annotations
 
-import json
-import subprocess
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from router_agent.model import Prefix
+from router_agent.observe import ask
 from router_agent.observe.answers import Stage, Step
 
-SECONDS = 10.0
-"""How long each program may take."""
 _SHOWN = 8
 """Paths of a prefix that are put into words."""
-
-
-class NotKnownError(Exception):
-    """Nobody could be asked; the message says why."""
 
 
 def steps(prefix: Prefix, *, vtysh: Sequence[str], table: int, namespace: str | None) -> Iterator[Step]:
@@ -47,7 +40,7 @@ def _asked(stage: Stage, ask: Any) -> Iterator[Step]:
     try:
         for holds, words in ask():
             yield Step(stage=stage, words=words, holds=holds)
-    except NotKnownError as error:
+    except ask.NotKnownError as error:
         yield Step(stage=stage, words=str(error), known=False)
 
 
@@ -126,7 +119,7 @@ def _kernel_leg(leg: Mapping[str, Any]) -> str:
 
 
 def _vtysh(command: Sequence[str], words: str) -> Any:
-    return _json([*command, "-c", words])
+    return ask.json_of([*command, "-c", words])
 
 
 def _ip(namespace: str | None, *words: str) -> list[dict[str, Any]]:
@@ -137,25 +130,5 @@ def _ip(namespace: str | None, *words: str) -> list[dict[str, Any]]:
             if namespace.startswith("/")
             else ("ip", "netns", "exec", namespace)
         )
-    found = _json([*within, "ip", "-j", "-d", *words])
+    found = ask.json_of([*within, "ip", "-j", "-d", *words])
     return [entry for entry in found if entry] if isinstance(found, list) else []
-
-
-def _json(command: Sequence[str]) -> Any:
-    """Return what a program prints, which is JSON or nothing."""
-    try:
-        done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=SECONDS)
-    except FileNotFoundError as error:
-        raise NotKnownError(f"there is no {command[0]} here") from error
-    except PermissionError as error:
-        raise NotKnownError(f"not allowed to run {command[0]}") from error
-    except subprocess.TimeoutExpired as error:
-        raise NotKnownError(f"{command[0]} did not answer within {SECONDS:.0f} s") from error
-    if done.returncode != 0:
-        said = (done.stderr.strip() or done.stdout.strip()).splitlines()
-        raise NotKnownError(f"{' '.join(command)}: {said[-1] if said else f'ended with {done.returncode}'}")
-    try:
-        return json.loads(done.stdout or "[]")
-    except ValueError as error:
-        said = done.stdout.strip().splitlines()
-        raise NotKnownError(f"{command[0]} says: {said[0] if said else 'nothing'}") from error
