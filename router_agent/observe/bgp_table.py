@@ -8,7 +8,6 @@ paths of a prefix, and in each path ``bestpath`` before ``peerId``.
 
 from __future__ import annotations
 
-import asyncio
 import re
 import subprocess
 from collections.abc import Iterable, Iterator, Sequence
@@ -16,16 +15,12 @@ from ipaddress import ip_network
 
 import numpy as np
 
-from router_agent.feeds.feed import FeedError
-from router_agent.feeds.kernel import KernelFeed
-from router_agent.model import U64, Family, Prefix, RouteBatch, keys_of, prefixes_of
-from router_agent.namespaces import NamespaceError
-from router_agent.netlink.sockets import NetlinkError
+from router_agent.model import U64, Family, Prefix, keys_of, prefixes_of
+from router_agent.observe import kernel_table
 from router_agent.observe.answers import BgpComparison
+from router_agent.observe.kernel_table import BGP_PROTOCOL, TableError
 from router_agent.prefix_table import PrefixTable
 
-BGP_PROTOCOL = 186
-"""``RTPROT_BGP`` of linux/rtnetlink.h."""
 _TOKEN = re.compile(
     r'"(?P<prefix>[0-9a-fA-F.:]+\\?/\d+)"\s*:\s*\[|"bestpath"\s*:\s*(?P<best>true)|"peerId"\s*:\s*"(?P<peer>[^"]*)"'
 )
@@ -35,10 +30,6 @@ _OURSELVES = "(unspec)"
 """Peer of what this router originates, which BGP does not put into the kernel."""
 _BATCH = 8_192
 _SHOWN = 20
-
-
-class TableError(Exception):
-    """One of the tables cannot be read; the message says why."""
 
 
 def compare(family: Family, *, vtysh: Sequence[str], table: int, namespace: str | None) -> BgpComparison:
@@ -99,7 +90,9 @@ def _network(text: str) -> Prefix:
 
 
 def _both(family: Family, vtysh: Sequence[str], table: int, namespace: str | None) -> tuple[U64, U64]:
-    return _chosen(family, vtysh), asyncio.run(_held(family, table, namespace))
+    chosen = _chosen(family, vtysh)
+    held = kernel_table.held(namespace=namespace, tables=(table,), protocols=(BGP_PROTOCOL,))
+    return chosen, held[family, table]
 
 
 def _chosen(family: Family, vtysh: Sequence[str]) -> U64:
@@ -124,23 +117,6 @@ def _chosen(family: Family, vtysh: Sequence[str]) -> U64:
         )
     if batch:
         found.append(keys_of(batch))
-    return np.unique(np.concatenate(found), axis=0)
-
-
-async def _held(family: Family, table: int, namespace: str | None) -> U64:
-    found = [np.empty((0, family.key_width), np.uint64)]
-
-    def take(batch: RouteBatch) -> None:
-        if batch.family is family:
-            found.append(batch.keys)
-
-    try:
-        feed = KernelFeed(namespace=namespace, tables=(table,), protocols=frozenset({BGP_PROTOCOL}))
-        clean = await feed.reread(take, pause_seconds=0.0)
-    except (FeedError, NamespaceError, NetlinkError, OSError) as error:
-        raise TableError(f"cannot read the kernel's routes: {error}") from error
-    if not clean:
-        raise TableError("the kernel's routes changed too much while they were read; ask again")
     return np.unique(np.concatenate(found), axis=0)
 
 

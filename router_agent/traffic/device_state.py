@@ -21,7 +21,7 @@ from router_agent.config import ROUTE_PROTOCOLS
 from router_agent.model import Family, RouteType
 from router_agent.namespaces import NamespaceError, inside
 from router_agent.netlink import constants as c
-from router_agent.netlink.links import LINK_REQUEST, parse_link
+from router_agent.netlink import dumps
 from router_agent.netlink.messages import HEADER_BYTES, NetlinkDecodeError
 from router_agent.netlink.sockets import DumpInterruptedError, DumpSocket, NetlinkError
 
@@ -150,24 +150,13 @@ def _put_back_links(before: dict[str, LinkFound], now: dict[str, LinkFound]) -> 
 
 async def _dumps(namespace: str | None) -> tuple[dict[str, LinkFound], dict[str, int]]:
     links: dict[str, LinkFound] = {}
-    for body in await _bodies(namespace):
-        state = parse_link(body)
-        if state is not None and state.link.name != _LOOPBACK:
-            link = state.link
+    for link in (state.link for state in await dumps.links(namespace)):
+        if link.name != _LOOPBACK:
             links[link.name] = LinkFound(up=link.up, carrier=link.carrier, mtu=link.mtu)
     routes: Counter[str] = Counter()
     for family in Family:
         routes.update(await _routes(namespace, family))
     return links, dict(sorted(routes.items()))
-
-
-async def _bodies(namespace: str | None) -> list[bytes]:
-    sock = DumpSocket(namespace)
-    try:
-        async with aclosing(sock.dump(c.RTM_GETLINK, LINK_REQUEST)) as chunks:
-            return [bytes(found.body(i)) async for found in chunks for i in range(len(found))]
-    finally:
-        sock.close()
 
 
 async def _routes(namespace: str | None, family: Family) -> Counter[str]:

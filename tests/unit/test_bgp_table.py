@@ -11,7 +11,8 @@ from hypothesis import strategies as st
 
 from router_agent.model import U64, Family, keys_of
 from router_agent.observe import bgp_table
-from router_agent.observe.bgp_table import TableError, best_prefixes
+from router_agent.observe.bgp_table import best_prefixes
+from router_agent.observe.kernel_table import TableError
 
 ANSWER = """{
  "vrfName": "default", "routerId": "192.0.2.1",

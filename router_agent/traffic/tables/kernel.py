@@ -11,7 +11,7 @@ import numpy as np
 from router_agent.model import I32, MAIN_TABLE, U32, U64, Family, Mask, PathSet, RouteType
 from router_agent.namespaces import NamespaceError
 from router_agent.netlink import constants as c
-from router_agent.netlink.links import LINK_REQUEST, parse_link
+from router_agent.netlink import dumps
 from router_agent.netlink.messages import NetlinkDecodeError, attribute
 from router_agent.netlink.nexthops import REQUEST as NEXTHOP_REQUEST
 from router_agent.netlink.nexthops import NexthopTable, parse_nexthop
@@ -49,11 +49,10 @@ class _Reader:
 
     async def read(self) -> LiveTable:
         """Return the table; a dump during which it changed is made again."""
-        links = [parse_link(body) for body in await self._bodies(c.RTM_GETLINK, LINK_REQUEST)]
-        names = {state.link.index: state.link.name for state in links if state}
+        names = {state.link.index: state.link.name for state in await dumps.links(self._namespace)}
         self._names = {index: position for position, index in enumerate(names)}
         try:
-            found = await self._bodies(c.RTM_GETNEXTHOP, NEXTHOP_REQUEST)
+            found = await dumps.bodies(self._namespace, c.RTM_GETNEXTHOP, NEXTHOP_REQUEST)
         except NetlinkError as error:
             if error.number != EOPNOTSUPP:  # a kernel before 5.3 has none
                 raise
@@ -123,22 +122,6 @@ class _Reader:
         interfaces = {leg.interface for leg in paths.paths}
         position = self._names.get(next(iter(interfaces)), UNKNOWN) if len(interfaces) == 1 else UNKNOWN
         return position, True
-
-    async def _bodies(self, kind: int, request: bytes) -> list[bytes]:
-        for attempt in range(1, _TRIES + 1):
-            sock = DumpSocket(self._namespace)
-            bodies: list[bytes] = []
-            try:
-                async for messages in sock.dump(kind, request):
-                    bodies += [messages.body(number) for number in range(len(messages))]
-            except DumpInterruptedError:
-                if attempt == _TRIES:
-                    raise
-                continue
-            finally:
-                sock.close()
-            return bodies
-        raise AssertionError("unreachable")
 
 
 def best(keys: U64, numbers: U32, metrics: U32, leaves_by: I32, forwards: Mask) -> tuple[U64, I32, U64]:
