@@ -121,6 +121,7 @@ class _Session:
         heard: an UPDATE came since its tables began to be awaited.
         stale_until: when its routes go unless it is up by then.
         expected_until: it was reset by us and is waited for.
+        up_since: when it came up, or was first found up.
     """
 
     rib: AdjRibIn
@@ -136,16 +137,19 @@ class _Session:
     heard: bool = False
     stale_until: float | None = None
     expected_until: float = 0.0
+    up_since: float | None = None
 
     def lose(self) -> None:
         """Nothing more comes from it for now."""
         self.up = self.followed = False
+        self.up_since = None
         self.awaiting.clear()
         self.marked.clear()
         self.refreshing.clear()
 
     def await_tables(self, families: frozenset[Family], now: float) -> None:
         self.up = True
+        self.up_since = now if self.up_since is None else self.up_since
         self.stale_until = None
         self.awaiting = set(families)
         self.marked.clear()
@@ -203,6 +207,7 @@ class SessionView:
         routes: number of routes it has announced, by family.
         awaiting: families whose table is not complete yet.
         stale_seconds: for how long its routes will still be held, None when they are not on hold.
+        up_seconds: for how long it has been up, as far as the agent has seen; None when it is not.
     """
 
     session: SessionId
@@ -211,6 +216,7 @@ class SessionView:
     routes: dict[Family, int]
     awaiting: frozenset[Family]
     stale_seconds: float | None
+    up_seconds: float | None
 
 
 class ExabgpFeed:
@@ -379,6 +385,7 @@ class ExabgpFeed:
                 routes={family: len(table) for family, table in session.rib.tables.items()},
                 awaiting=frozenset(session.awaiting),
                 stale_seconds=None if session.stale_until is None else max(0.0, session.stale_until - now),
+                up_seconds=None if session.up_since is None else now - session.up_since,
             )
             for identity, session in self._sessions.items()
         ]

@@ -121,12 +121,14 @@ class FeedSession(_Answer):
         peer: its address.
         peer_as: its AS.
         up: established.
+        up_seconds: for how long, as far as the agent has seen; None when it is not up.
         routes: that it announced, by family.
     """
 
     peer: str
     peer_as: int
     up: bool
+    up_seconds: float | None = None
     routes: Mapping[Family, int] = Field(default_factory=dict)
 
 

@@ -134,7 +134,13 @@ def zebra_answers(told: Confirmations, feed: FpmFeed) -> Confirmations:
 def exabgp_sessions(feed: ExabgpFeed) -> tuple[FeedSession, ...]:
     """Return the BGP sessions that ExaBGP reports."""
     return tuple(
-        FeedSession(peer=str(view.session.peer), peer_as=view.peer_as, up=view.up, routes=view.routes)
+        FeedSession(
+            peer=str(view.session.peer),
+            peer_as=view.peer_as,
+            up=view.up,
+            up_seconds=view.up_seconds,
+            routes=view.routes,
+        )
         for view in feed.sessions()
     )
 
