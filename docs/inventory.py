@@ -31,6 +31,7 @@ ORDER = (
     "router_agent",
     "verify",
     "acceptance",
+    "snapshot",
     "venv",
 )
 """Roles in the order of playbooks/site.yml; others follow by name."""

@@ -31,12 +31,13 @@ from typing import TYPE_CHECKING, Annotated, NoReturn
 import typer
 
 from router_agent import __version__
+from router_agent.snapshot.cli import snapshot
+from router_agent.terminal import new_table, print_tables
 from router_agent.traffic.cli import traffic
 from router_agent.web.cli import web
 
 if TYPE_CHECKING:
     from pydantic import BaseModel
-    from rich.table import Table
 
     from router_agent.config import Config
     from router_agent.control import ControlClient
@@ -80,6 +81,7 @@ show = typer.Typer(help="Show what a running agent knows.", no_args_is_help=True
 app.add_typer(show, name="show")
 app.add_typer(traffic, name="traffic")
 app.command("web")(web)
+app.add_typer(snapshot, name="snapshot")
 
 Socket = Annotated[
     Path, typer.Option("--socket", envvar="ROUTER_AGENT_SOCKET", help="Control socket of the agent.")
@@ -353,35 +355,15 @@ def _route_cells(row: RouteRow) -> tuple[str, ...]:
     return row.prefix, in_fib, str(row.metric), str(row.table), row.pipeline, paths
 
 
-def _print_tables(*tables: Table) -> None:
-    from rich.console import Console
-
-    console = Console(highlight=False)
-    if not console.is_terminal:
-        console.width = 200  # a file or pipe has no width to fit into
-    for table in tables:
-        console.print(table)
-
-
-def _new_table(title: str, *columns: str, numbers: Sequence[str] = ()) -> Table:
-    from rich import box
-    from rich.table import Table
-
-    table = Table(title=title, title_justify="left", box=box.SIMPLE_HEAD)
-    for column in (*columns, *numbers):
-        table.add_column(column, justify="right" if column in numbers else "left", overflow="fold")
-    return table
-
-
 def _print_status(status: Status) -> None:
     process = f"process {status.pid}, up {status.uptime_seconds:.0f} s, {status.rss_bytes / 1e6:.0f} MB"
     title = f"router-agent {status.version}, {process}"
-    pipelines = _new_table(
+    pipelines = new_table(
         title,
         *("pipeline", "feed", "FIB", "state", "last resync"),
         numbers=("lag s", "resyncs", "overruns", "added", "replaced", "deleted", "refused", "neighbours"),
     )
-    routes = _new_table(
+    routes = new_table(
         "", "pipeline", "family", "reasons", numbers=("wanted", "in FIB", "pending", "not in FIB")
     )
     for pipeline in status.pipelines:
@@ -392,7 +374,7 @@ def _print_status(status: Status) -> None:
             routes.add_row(
                 pipeline.name, counts.family.label, reasons, *(f"{number:,}" for number in numbers)
             )
-    _print_tables(pipelines, routes)
+    print_tables(pipelines, routes)
     for pipeline in status.pipelines:
         for trouble in _troubles(pipeline):
             print(f"{pipeline.name}: {trouble}")
@@ -459,12 +441,12 @@ def _with_bgp(answer: Audit, vtysh: Sequence[str]) -> Audit:
 
 
 def _print_audit(answer: Audit) -> None:
-    counts = _new_table(
+    counts = new_table(
         "",
         *("pipeline", "action", "last pass", "wrong in it"),
         numbers=("passes", "checked", "covered", "unexplained", "found", "repaired", "standing"),
     )
-    rows = _new_table("", "pipeline", "found at", "prefix", "reason", "wanted", "held", "then")
+    rows = new_table("", "pipeline", "found at", "prefix", "reason", "wanted", "held", "then")
     for pipeline in answer.pipelines:
         status = pipeline.status
         age, took = status.last_pass_age_seconds, status.last_pass_seconds
@@ -488,7 +470,7 @@ def _print_audit(answer: Audit) -> None:
                 ),
                 *(", ".join(row.wanted), ", ".join(row.held), "repaired" if row.repaired else "left so"),
             )
-    bgp = _new_table(
+    bgp = new_table(
         "BGP's table against the kernel's",
         *("pipeline", "family", "first of them"),
         numbers=("chosen by BGP", "in the kernel", "missing", "extra"),
@@ -498,7 +480,7 @@ def _print_audit(answer: Audit) -> None:
             words = found.problem or ", ".join(found.missing_prefixes + found.extra_prefixes)
             four = (found.chosen, found.in_kernel, found.missing, found.extra)
             bgp.add_row(pipeline.pipeline, found.family.label, words, *(f"{number:,}" for number in four))
-    _print_tables(counts, *(table for table in (rows, bgp) if table.row_count))
+    print_tables(counts, *(table for table in (rows, bgp) if table.row_count))
 
 
 def _with_control_plane(explanation: Explanation, vtysh: Sequence[str]) -> Explanation:
@@ -538,11 +520,11 @@ def _print_explanation(explanation: Explanation) -> None:
 
 
 def _print_config(config: Config) -> None:
-    table = _new_table("", "pipeline", "feed", "FIB", "kernel table -> FIB table")
+    table = new_table("", "pipeline", "feed", "FIB", "kernel table -> FIB table")
     for pipeline in config.pipelines:
         tables = ", ".join(f"{source} -> {target}" for source, target in pipeline.tables.items())
         table.add_row(pipeline.name, _settings(pipeline.feed), _settings(pipeline.fib), tables)
-    _print_tables(table)
+    print_tables(table)
     print(f"control: {_settings(config.control)}")
     print(f"log: {_settings(config.log)}")
 

@@ -65,6 +65,9 @@ class Bird:
         groups: the table in groups, see `announcement.groups_of`.
         sessions: whom to.
         further: BIRD configuration that is read after the table.
+
+    Attributes:
+        further: as given; to be changed before `configure`.
     """
 
     def __init__(
@@ -89,7 +92,7 @@ class Bird:
         self._router_id = router_id
         self._asn = asn
         self._sessions = tuple(sessions)
-        self._further = further
+        self.further = further
         self._withdrawn: list[Group] = []
         self.daemon = Daemon(
             "bird",
@@ -116,9 +119,9 @@ class Bird:
         self.directory.mkdir(exist_ok=True)
         write_routes(self.directory, self.table, self.groups)
         table_file = self.directory / "table.conf"
-        if self._further:
+        if self.further:
             with table_file.open("a") as file:
-                file.write(self._further)
+                file.write(self.further)
         self._config.write_text(
             render(
                 "bird.conf.j2",
