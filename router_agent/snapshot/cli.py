@@ -149,6 +149,8 @@ def diff(
             tolerances = default_tolerances
         tolerated = load(tolerances, overrides)
         earlier, later = (store.load(store.find(name, directory)) for name in (before, after))
+        if later.taken_at < earlier.taken_at:
+            _fail(f"found {before} taken later than {after}, expected the earlier one first")
         difference = compare(earlier, later, tolerated)
     except (store.StoreError, FileError, CannotCompareError) as error:
         _fail(str(error))

@@ -89,3 +89,12 @@ def test_mistakes_in_options_are_named(overrides: dict[str, Any], words: str) ->
     with pytest.raises(FileError, match="tolerances: ") as refused:
         load(None, overrides)
     assert words in str(refused.value)
+
+
+def test_every_key_is_documented_with_its_default() -> None:
+    page = (Path(__file__).parents[2] / "docs" / "fleet.md").read_text()
+    section = page.partition("\n## Snapshot and diff\n")[2].partition("\n## ")[0]
+    for name, field in Tolerances.model_fields.items():
+        default = field.get_default()
+        shown = "null" if default is None else "[]" if default == () else f"{default:g}"
+        assert f"| `{name}` | `{shown}` | {field.description} |" in section

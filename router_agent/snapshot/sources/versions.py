@@ -11,7 +11,7 @@ from router_agent.observe.ask import NotKnownError
 from router_agent.snapshot.model import Versions
 from router_agent.snapshot.sources.router import Router
 
-PACKAGES = {"frr": "frr", "vpp": "vpp", "dpdk": "vpp-plugin-dpdk", "bird": "bird2"}
+PACKAGES = {"frr": "frr", "vpp": "vpp", "dpdk": "vpp-plugin-dpdk"}
 """What a package is called in a snapshot, to its name in Debian."""
 
 
