@@ -1,8 +1,8 @@
 """A snapshot of a router with a full table: seconds and memory, and how long each source took.
 
 ``rows()`` has a lab's FRR take a full table from BIRD and the agent carry it into VPP (the kernel where there
-is none), then takes snapshots, without and with ``soft-reconfiguration inbound``. ``ROUTES_FILE`` names a prefix
-list or an MRT dump.
+is none), then takes snapshots, without and with ``soft-reconfiguration inbound``. ``ROUTES_FILE`` names a
+prefix list or an MRT dump.
 """
 
 from __future__ import annotations
