@@ -6,7 +6,7 @@ cannot be had (no FRR, no right, no answer in time) is a step that says so.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 from router_agent.model import Prefix
@@ -36,9 +36,9 @@ def steps(prefix: Prefix, *, vtysh: Sequence[str], table: int, namespace: str | 
     yield from _asked(Stage.KERNEL, lambda: _kernel(prefix, table, namespace))
 
 
-def _asked(stage: Stage, ask: Any) -> Iterator[Step]:
+def _asked(stage: Stage, answers: Callable[[], Iterator[tuple[bool, str]]]) -> Iterator[Step]:
     try:
-        for holds, words in ask():
+        for holds, words in answers():
             yield Step(stage=stage, words=words, holds=holds)
     except ask.NotKnownError as error:
         yield Step(stage=stage, words=str(error), known=False)

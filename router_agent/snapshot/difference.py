@@ -128,6 +128,6 @@ def _sessions(before: Snapshot, after: Snapshot, span: Span, tolerances: Toleran
 
 
 def _vpp(was: Vpp, now: Vpp, span: Span, tolerances: Tolerances) -> Iterator[Change]:
-    yield from restart_changes(was, now)
+    yield from restart_changes(was, now, span, tolerances)
     restarted = was.started != now.started
     yield from interface_changes("VPP", was.links, now.links, span, tolerances, restarted=restarted)

@@ -8,7 +8,6 @@ prefix list or an MRT dump.
 from __future__ import annotations
 
 import os
-import resource
 import secrets
 import shlex
 import subprocess
@@ -46,9 +45,7 @@ def rows() -> list[dict[str, Any]]:
 
 
 def _takes(lab: Lab, words: str, size: str) -> list[dict[str, Any]]:
-    taken = [_take(lab) for _ in range(TAKES)]
-    seconds, snapshot = min(taken, key=lambda found: found[0])
-    memory = resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss / 1e3
+    seconds, memory, snapshot = min((_take(lab) for _ in range(TAKES)), key=lambda found: found[0])
     slowest = sorted(snapshot.sources.items(), key=lambda source: -source[1].seconds)[:4]
     parts = ", ".join(f"{name} {reading.seconds:.2f} s" for name, reading in slowest)
     return [
@@ -66,22 +63,26 @@ def _takes(lab: Lab, words: str, size: str) -> list[dict[str, Any]]:
             "unit": "MB",
             "target": TARGET_MB,
             "reached": memory <= TARGET_MB,
-            "conditions": f"largest resident set, of the programs it asks as well; {size}",
+            "conditions": f"largest resident set; {size}",
         },
     ]
 
 
-def _take(lab: Lab) -> tuple[float, Snapshot]:
-    """Return the seconds of a whole command, and what it noted."""
+def _take(lab: Lab) -> tuple[float, float, Snapshot]:
+    """Return the seconds of a whole command, its memory in MB, and what it noted."""
     assert lab.frr is not None
     command = [sys.executable, "-m", "router_agent.cli", "snapshot", "take", "--json"]
     options = ["--config", str(lab.agent.config), "--vtysh", shlex.join(lab.frr.vtysh)]
     with tempfile.TemporaryFile() as output:
         began = time.perf_counter()
-        subprocess.run([*command, *options], check=True, stdout=output)
+        process = subprocess.Popen([*command, *options], stdout=output)
+        _, status, usage = os.wait4(process.pid, 0)
         seconds = time.perf_counter() - began
+        process.returncode = os.waitstatus_to_exitcode(status)
+        if process.returncode:
+            raise RuntimeError(f"snapshot take ended with {process.returncode}")
         output.seek(0)
-        return seconds, Snapshot.model_validate_json(output.read())
+        return seconds, usage.ru_maxrss / 1e3, Snapshot.model_validate_json(output.read())
 
 
 def _keep_received(lab: Lab) -> None:

@@ -357,11 +357,16 @@ def test_counters_that_began_anew_are_no_negative_growth() -> None:
     restarted = vpp(
         started=1_700_000_500, links={"uplink": link(mtu=9000, errors={"drops": 3, "rx-miss": 0})}
     )
-    difference = found(after(vpp=read(Vpps(instances={VPP: restarted}))))
+    snapshot = after(vpp=read(Vpps(instances={VPP: restarted})))
+    difference = found(snapshot)
     rows = {change.aspect: change for change in difference.changes}
     assert rows.keys() == {"started", "drops"}
     assert rows["drops"].why.startswith("3 since it began to count anew, 0.005 a second")
-    assert difference.within
+    assert (rows["started"].judged, rows["drops"].judged) == (Judged.BEYOND, Judged.WITHIN)
+    for meant in ("vpp", "configuration"):
+        assert found(snapshot, changed=(meant,)).within
+    rebooted = snapshot.model_copy(update={"boot": "boot-2", "boot_seconds": 60.0})
+    assert found(rebooted).within
 
 
 def test_as_many_since_a_restart_as_before_are_not_nothing() -> None:

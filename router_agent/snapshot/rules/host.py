@@ -7,6 +7,7 @@ from datetime import UTC, datetime
 
 from router_agent.snapshot.changes import Change, Judged
 from router_agent.snapshot.model import Bgp, Configurations, Drained, Snapshot, Versions, Vpp
+from router_agent.snapshot.span import Span
 from router_agent.snapshot.tolerances import Part, Tolerances
 
 _PARTS = {part.value: part for part in Part}
@@ -121,18 +122,21 @@ def _mark(drained: Drained) -> str:
     return ", ".join(filter(None, words))
 
 
-def restart_changes(before: Vpp, after: Vpp) -> Iterator[Change]:
-    """Yield a restart of VPP."""
-    if before.started != after.started:
-        yield Change(
-            what="vpp",
-            subject="VPP",
-            aspect="started",
-            before=_moment(before.started),
-            after=_moment(after.started),
-            judged=Judged.WITHIN,
-            why="it was restarted; its counters began anew",
-        )
+def restart_changes(before: Vpp, after: Vpp, span: Span, tolerances: Tolerances) -> Iterator[Change]:
+    """Yield a restart of VPP, which loses packets: nobody wants it beside a change of VPP or a reboot."""
+    if before.started == after.started:
+        return
+    meant = tolerances.expects(Part.VPP) or tolerances.expects(Part.CONFIGURATION)
+    judged = Judged.EXPECTED if meant else Judged.WITHIN if span.rebooted else Judged.BEYOND
+    yield Change(
+        what="vpp",
+        subject="VPP",
+        aspect="started",
+        before=_moment(before.started),
+        after=_moment(after.started),
+        judged=judged,
+        why="it was restarted; its counters began anew",
+    )
 
 
 def _moment(seconds: int) -> str:
