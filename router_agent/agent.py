@@ -29,6 +29,7 @@ from router_agent.config import (
     VppFibConfig,
 )
 from router_agent.control import ControlServer, RefusedError
+from router_agent.events import Event, about
 from router_agent.feeds.feed import Feed, Teller
 from router_agent.fibs.fib import Fib
 from router_agent.model import Family
@@ -94,10 +95,10 @@ class Agent:
         Raises:
             ControlError: another agent answers on the control socket, or it cannot be made.
         """
-        stop = asyncio.Event()
+        stop: asyncio.Future[signal.Signals] = asyncio.get_running_loop().create_future()
         loop = asyncio.get_running_loop()
         for number in (signal.SIGTERM, signal.SIGINT):
-            loop.add_signal_handler(number, stop.set)
+            loop.add_signal_handler(number, _set_once, stop, number)
         async with ControlServer(config=self._config.control, handlers=self), asyncio.TaskGroup() as tasks:
             running = [
                 tasks.create_task(r.pipeline.run(), name=f"pipeline {r.pipeline.name}") for r in self._running
@@ -112,8 +113,19 @@ class Agent:
             ]
             running.append(tasks.create_task(self._beat(), name="watchdog"))
             self._notifier.ready()
-            await stop.wait()
+            _log.info(
+                "router-agent %s runs as process %d and answers at %s",
+                *(__version__, os.getpid(), self._config.control.socket),
+                extra=about(Event.STARTED, version=__version__, pid=os.getpid()),
+            )
+            number = await stop
             self._notifier.stopping()
+            seconds = time.monotonic() - self._started
+            _log.info(
+                "stopping on %s after %.0f s; what the FIBs hold stays and forwards on",
+                *(number.name, seconds),
+                extra=about(Event.STOPPING, signal=number.name, seconds=round(seconds, 3)),
+            )
             for task in running:
                 task.cancel()
 
@@ -236,6 +248,11 @@ class Agent:
 
     def _status_line(self) -> str:
         return "; ".join(_pipeline_line(p) for p in self._pipelines)
+
+
+def _set_once(stop: asyncio.Future[signal.Signals], number: signal.Signals) -> None:
+    if not stop.done():
+        stop.set_result(number)
 
 
 async def run(config: Config) -> None:

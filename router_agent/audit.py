@@ -29,6 +29,7 @@ from datetime import UTC, datetime
 
 import numpy as np
 
+from router_agent.events import PIPELINE, Event, about
 from router_agent.feeds.feed import Rereadable
 from router_agent.fibs.fib import FibError
 from router_agent.model import ABSENT, I64, U32, U64, Mask, Reason, key_lengths, prefixes_of
@@ -121,6 +122,7 @@ class Audit:
         """Audit again and again, in the pauses that the pipeline leaves."""
         if not self.rate:
             return
+        PIPELINE.set(self.pipeline.name)
         while True:
             while self.pipeline.state is not State.IN_SYNC:
                 await asyncio.sleep(_STATE_SECONDS)
@@ -129,7 +131,11 @@ class Audit:
                 due = time.monotonic() - self._last_feed_check >= self._feed_seconds > 0
                 await self.check(self.rate, feed=due)
             except (AuditBrokenOffError, FibError) as error:
-                _log.info("%s: audit broken off: %s", self.pipeline.name, error)
+                _log.info(
+                    "audit broken off, it begins anew: %s",
+                    error,
+                    extra=about(Event.AUDIT_BROKEN_OFF, problem=str(error)),
+                )
             # An empty or tiny table is not audited round the clock.
             least = self._shortest_pass()
             await asyncio.sleep(max(_STATE_SECONDS, began + least - time.monotonic()))
@@ -187,15 +193,27 @@ class Audit:
         self.progress = 0
         total = sum(tally.found.values())
         if total:
-            done = "repaired" if self.repair else "left as they are (audit.action is report)"
+            done = "they are written again" if self.repair else "left as they are (audit.action is report)"
             counts = ", ".join(f"{count} {reason}" for reason, count in tally.found.items())
-            _log.warning("%s: audit found %s; %s", self.pipeline.name, counts, done)
+            first = tally.rows[0].prefix if tally.rows else "none kept"
+            _log.warning(
+                "audit found routes that the FIB does not hold as acknowledged: %s, among them %s; %s. "
+                "`router-agent audit` lists them",
+                *(counts, first, done),
+                extra=about(
+                    Event.DRIFT,
+                    pipeline=self.pipeline.name,
+                    found={str(reason): count for reason, count in tally.found.items()},
+                    prefix=first,
+                    repaired=total if self.repair else 0,
+                ),
+            )
         if tally.unexplained:
             _log.warning(
-                "%s: VPP has %d entries more than ours and those of others known at the last full reading; "
+                "VPP has %d entries more than ours and those of others known at the last full reading; "
                 "`router-agent audit --full` tells whether stale ones of ours are among them",
-                self.pipeline.name,
                 tally.unexplained,
+                extra=about(Event.UNEXPLAINED, pipeline=self.pipeline.name, entries=tally.unexplained),
             )
 
     def _shortest_pass(self) -> float:
@@ -248,7 +266,11 @@ class Audit:
             tally.shared = await self.pipeline.fib.check_shared(repair=self.repair)
         if not tally.shared:
             return
-        _log.warning("%s: audit found %d next-hop entries altered or lost", self.pipeline.name, tally.shared)
+        _log.warning(
+            "audit found %d next-hop entries altered or lost, which many routes lead through%s",
+            *(tally.shared, "; they are written again" if self.repair else ""),
+            extra=about(Event.DRIFT_SHARED, pipeline=self.pipeline.name, entries=tally.shared),
+        )
         self.shared += tally.shared
 
     # -- by look-ups -----------------------------------------------------------------------------

@@ -108,20 +108,49 @@ def run(
     import logging
 
     from router_agent import logs
+    from router_agent.config import ConfigError, LogConfig, load
     from router_agent.control import ControlError
+    from router_agent.events import Event, about
 
-    checked = _load(config)
+    log = logging.getLogger("router_agent")
+    in_journal = logs.to_journal(sys.stderr)
+    try:
+        checked = load(config)
+    except ConfigError as error:
+        if not in_journal:
+            _fail(Exit.USAGE, *error.problems)
+        logs.set_up(LogConfig())
+        log.critical(
+            "the configuration cannot be used, the agent does not start: %s",
+            "; ".join(error.problems),
+            extra=about(Event.CONFIGURATION_REFUSED, problems=error.problems),
+        )
+        raise typer.Exit(Exit.USAGE) from None
     logs.set_up(checked.log)
+    log.info(
+        "configuration %s: %s",
+        *(config, ", ".join(f"{p.name} ({p.feed.kind} into {p.fib.kind})" for p in checked.pipelines)),
+        extra=about(
+            Event.CONFIGURED, file=str(config), pipelines=[pipeline.name for pipeline in checked.pipelines]
+        ),
+    )
     from router_agent import agent
 
     try:
         asyncio.run(agent.run(checked))
     except ControlError as error:
-        _fail(Exit.AGENT, str(error))
+        if not in_journal:
+            _fail(Exit.AGENT, str(error))
+        log.critical("the agent does not start: %s", error, extra=about(Event.CONTROL_REFUSED))
+        raise typer.Exit(Exit.AGENT) from None
     except KeyboardInterrupt:
         raise typer.Exit(130) from None
     except Exception as error:  # the last chance to leave a trace in the log
-        logging.getLogger("router_agent").critical("the agent failed", exc_info=True)
+        log.critical(
+            "the agent failed and is started again; what the FIBs hold stays. Report this",
+            exc_info=True,
+            extra=about(Event.STOPPED_BY_FAULT),
+        )
         raise typer.Exit(Exit.AGENT) from error
 
 

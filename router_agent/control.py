@@ -46,6 +46,7 @@ from typing import Any, BinaryIO, ClassVar, Protocol, Self, TypeAlias, TypeVar
 from pydantic import BaseModel, ConfigDict, JsonValue, ValidationError
 
 from router_agent.config import ControlConfig
+from router_agent.events import Event, about
 from router_agent.fibs.fib import FibError
 from router_agent.listening import ListeningError, UnixListener
 from router_agent.observe.answers import (
@@ -234,7 +235,11 @@ class ControlServer:
         except FibError as error:
             await _send(writer, _error_line(ErrorKind.UNAVAILABLE, str(error)))
         except Exception:  # noqa: BLE001 - a fault while answering must not reach the routing side
-            _log.exception("no answer to control request %.200r", line)
+            _log.exception(
+                "no answer to control request %.200r; routing goes on. Report this",
+                line,
+                extra=about(Event.CONTROL_FAULT),
+            )
             message = "the agent failed to answer; see its log for the reason, and report it"
             await _send(writer, _error_line(ErrorKind.INTERNAL, message))
 

@@ -22,6 +22,7 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from router_agent.confirm import Confirmer
+from router_agent.events import PIPELINE, Event, about
 from router_agent.feeds.feed import Feed, FeedError
 from router_agent.fibs.fib import Capacity, Fib, FibError, FibLostError
 from router_agent.model import (
@@ -39,10 +40,12 @@ from router_agent.model import (
     Outcomes,
     Reason,
     RouteBatch,
+    prefixes_of,
 )
 from router_agent.observe.answers import State
 from router_agent.reconcile import CHUNK, Reconciler, Translation
 from router_agent.rib import Rib
+from router_agent.state_log import StateLog
 
 _log = logging.getLogger(__name__)
 
@@ -161,6 +164,10 @@ class Pipeline:
         self.neighbours_known: dict[tuple[int, bytes], bytes] = {}
         self.links_known: dict[int, Link] = {}
         self._observer = observer
+        self._state_log = StateLog(name)
+        self._refused: Counter[int] = Counter()
+        """Of the write that is under way: routes by the FIB's error."""
+        self._refused_prefix = ""
         self._translation = Translation(self._translate)
         self.reconcilers: dict[tuple[Family, int], Reconciler] = {
             (family, table): Reconciler(
@@ -179,6 +186,7 @@ class Pipeline:
         self._sweep_paths = False
         self._paths_allowed = _PATHS_ALLOWED
         self._resynced: asyncio.Future[None] | None = None
+        self._resync_asked = 0.0
         self._oldest: float | None = None
         self._wake = asyncio.Event()
         self._fib_tried = asyncio.Event()
@@ -240,11 +248,26 @@ class Pipeline:
 
     def links(self, links: Sequence[Link], removed: Sequence[int]) -> None:
         """See `Sink`."""
-        self.links_known.update((link.index, link) for link in links)
+        for link in links:
+            self._note_carrier(self.links_known.get(link.index), link)
+            self.links_known[link.index] = link
         for index in removed:
             self.links_known.pop(index, None)
         if self.fib.links(links, removed):
             self._fib_changed()
+
+    def _note_carrier(self, before: Link | None, link: Link) -> None:
+        now = link.up and link.carrier
+        if before is None or (before.up and before.carrier) == now:
+            return
+        if now:
+            _log.info("link %s is up again", link.name, extra=about(Event.LINK_UP, interface=link.name))
+            return
+        _log.warning(
+            "link %s went down (%s): what led over it takes other legs where there are any",
+            *(link.name, "no carrier" if link.up else "set down"),
+            extra=about(Event.LINK_DOWN, interface=link.name),
+        )
 
     def neighbours(self, learned: Sequence[Neighbour], removed: Sequence[Neighbour]) -> None:
         """See `Sink`."""
@@ -266,6 +289,7 @@ class Pipeline:
 
     async def run(self) -> None:
         """Follow the feed until cancelled; whatever the FIB holds then stays and keeps forwarding."""
+        PIPELINE.set(self.name)
         try:
             async with asyncio.TaskGroup() as tasks:
                 tasks.create_task(self._read_feed(), name=f"{self.name}: feed")
@@ -280,6 +304,10 @@ class Pipeline:
         """Read the feed, then the FIB again and write the difference; the future is done when it is."""
         if self._resynced is None:
             self._resynced = asyncio.get_running_loop().create_future()
+            self._resync_asked = time.monotonic()
+            _log.info(
+                "asked to read the feed and the FIB again", extra=about(Event.RESYNC_ASKED, pipeline=self.name)
+            )
         self.feed.resync()
         return self._resynced
 
@@ -376,6 +404,12 @@ class Pipeline:
         if self._reread and self._resynced is not None:
             self._resynced.set_result(None)
             self._resynced = None
+            seconds = time.monotonic() - self._resync_asked
+            _log.info(
+                "feed and FIB are read again and agree, after %.1f s",
+                seconds,
+                extra=about(Event.RESYNC_DONE, pipeline=self.name, seconds=round(seconds, 3)),
+            )
         self._reread = False
 
     @asynccontextmanager
@@ -448,6 +482,8 @@ class Pipeline:
                     writing.cancel()
                     await asyncio.gather(writing, return_exceptions=True)
                 raise
+            finally:
+                self._report_refused()
 
     async def _write_changes(self, reconciler: Reconciler, changes: Changes, keys: U64) -> None:
         """Write changes and settle them; `keys` are all that were looked at, those without change too."""
@@ -463,10 +499,28 @@ class Pipeline:
             self.fib.capacity.release(_room_left(changes, failures))
         self.counts.writes.count(changes, len(failures))
         if len(failures):
-            codes = Counter(failures.codes.tolist())
-            _log.warning(
-                "%s: the FIB refused %d routes (error: count %s)", self.name, len(failures), dict(codes)
-            )
+            self._refused.update(failures.codes.tolist())
+            self._refused_prefix = str(prefixes_of(changes.keys[failures.rows[:1]])[0])
+
+    def _report_refused(self) -> None:
+        """Say once of a whole write how many routes the FIB refused."""
+        if not self._refused:
+            return
+        errors, self._refused = {str(code): count for code, count in self._refused.items()}, Counter()
+        count = sum(errors.values())
+        words = ", ".join(f"error {code} {number} times" for code, number in errors.items())
+        _log.warning(
+            "the FIB refused %d routes (%s), among them %s: packets to them take another way or are dropped; "
+            "`router-agent show routes --absent` lists them",
+            *(count, words, self._refused_prefix),
+            extra=about(
+                Event.ROUTES_REFUSED,
+                pipeline=self.name,
+                routes=count,
+                prefix=self._refused_prefix,
+                errors=errors,
+            ),
+        )
 
     async def _write_neighbours(self) -> None:
         if not self._neighbours_dirty:
@@ -487,6 +541,7 @@ class Pipeline:
 
         A FIB path id follows when every path id that has it, and that routes have, leads to the same.
         """
+        moved = 0
         for number, sharing in self._translation.sharing(paths):
             wanted = {self.feed.resolve(path) for path in sharing.tolist()}
             if len(wanted) > 1:
@@ -495,7 +550,13 @@ class Pipeline:
                 continue
             path_set = wanted.pop()
             if path_set is not None and path_set.type in FORWARDED_TYPES:
-                self.fib.repoint(number, path_set)
+                moved += self.fib.repoint(number, path_set)
+        if moved:
+            _log.info(
+                "next hops changed: %d path sets follow at once, and all their routes with them",
+                moved,
+                extra=about(Event.REPOINTED, pipeline=self.name, sets=moved),
+            )
 
     def _used(self, paths: U32) -> list[int]:
         """Return those of the feed's path ids that routes have."""
@@ -521,9 +582,19 @@ class Pipeline:
         self.shortage = shortage
         withheld = sum(len(r.withheld) for r in self.reconcilers.values())
         if shortage is not None:
-            _log.error("%s: no more routes are added, %d wait: %s", self.name, withheld, shortage)
+            _log.error(
+                "no more routes are added, %d wait: %s. What is there forwards on",
+                *(withheld, shortage),
+                extra=about(
+                    Event.CAPACITY_REACHED, pipeline=self.name, waiting=withheld, shortage=shortage
+                ),
+            )
         else:
-            _log.warning("%s: there is room for routes again; %d waited for it", self.name, withheld)
+            _log.info(
+                "there is room for routes again; %d waited for it",
+                withheld,
+                extra=about(Event.CAPACITY_AGAIN, pipeline=self.name, waiting=withheld),
+            )
         for reconciler in self.reconcilers.values():
             reconciler.out_of_room = shortage is not None
             # Whoever is told what becomes of routes is told of these.
@@ -598,16 +669,23 @@ class Pipeline:
         lost = self.state in (State.FIB_LOST, State.READING_FIB)
         failed = sum(confirmer.withdraw(lost=lost) for confirmer in self.confirmers.values())
         _log.warning(
-            "%s: %g s after the FIB went, %d routes that the feed was told of are not in it: told that, too",
-            *(self.name, self._lost_seconds, failed),
+            "%g s after the FIB went, %d routes that the feed was told of are not in it: it is told that, too, "
+            "and withdraws them from neighbours",
+            *(self._lost_seconds, failed),
+            extra=about(Event.CONFIRMATIONS_WITHDRAWN, pipeline=self.name, routes=failed),
         )
 
     def _enter(self, state: State, problem: str | None = None) -> None:
         self.state, self.problem = state, problem
         if problem is not None:
-            _log.warning("%s: %s: %s", self.name, state, problem)
+            self._state_log.lost(state, problem)
+        elif state is State.IN_SYNC:
+            self._state_log.in_sync(
+                routes=sum(len(r.held) for r in self.reconcilers.values()),
+                absent=sum(sum(r.unplaced().values()) for r in self.reconcilers.values()),
+            )
         else:
-            _log.info("%s: %s", self.name, state)
+            self._state_log.entered(state)
         if self._observer is not None:
             self._observer()
 

@@ -11,7 +11,6 @@ again in its own way: that, and no second machinery, repairs.
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -24,7 +23,6 @@ from router_agent.pipeline import Pipeline
 from router_agent.prefix_table import PrefixTable
 from router_agent.reconcile import Reconciler
 
-_log = logging.getLogger(__name__)
 
 _PAUSE_SECONDS = 0.05
 """After each part of a reading (some 15,000 routes)."""

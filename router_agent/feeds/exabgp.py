@@ -51,6 +51,7 @@ from pathlib import Path
 
 import numpy as np
 
+from router_agent.events import Event, about
 from router_agent.feeds.exabgp_json import (
     Answer,
     EndOfRib,
@@ -431,7 +432,8 @@ class ExabgpFeed:
             try:
                 data = await loop.sock_recv(relay, _READ_BYTES)
             except OSError as error:
-                _log.warning("the relay was lost: %s", error.strerror)
+                # Its end is told by what follows.
+                _log.debug("reading from the relay: %s", error.strerror)
                 data = b""
             if not data or self._relay is not relay:
                 break
@@ -452,7 +454,11 @@ class ExabgpFeed:
         else:
             reason = "it does not take commands"
         if sent != len(command):
-            _log.warning("the relay is given up: %s", reason)
+            _log.warning(
+                "ExaBGP's relay is given up and connects anew: %s",
+                reason,
+                extra=about(Event.SPEAKER_FAULT, speaker="exabgp", problem=reason),
+            )
             # The end of the stream follows, and with it all that has to be done.
             with contextlib.suppress(OSError):
                 self._relay.shutdown(socket.SHUT_RDWR)
@@ -467,7 +473,9 @@ class ExabgpFeed:
         self._rest = b""
         self._skipping = self._listed = False
         self._exabgp_since = self._clock()
-        _log.info("ExaBGP's relay connected to %s", self._path)
+        _log.info(
+            "ExaBGP is connected at %s", self._path, extra=about(Event.SPEAKER_CONNECTED, speaker="exabgp")
+        )
         self._ask()
 
     async def _lost(self) -> None:
@@ -476,8 +484,15 @@ class ExabgpFeed:
         self.counts.losses += 1
         self._listed = False
         held = len([session for session in self._sessions.values() if len(session.rib)])
-        _log.warning(
-            "ExaBGP's relay has gone: the routes of %d sessions are held for %g s", held, self._hold_seconds
+        _log.error(
+            "ExaBGP has gone: the routes of %d sessions are held for %g s",
+            *(held, self._hold_seconds),
+            extra=about(
+                Event.SPEAKER_LOST,
+                speaker="exabgp",
+                problem="its stream ended",
+                hold_seconds=self._hold_seconds,
+            ),
         )
         now = self._clock()
         for session in self._sessions.values():
@@ -543,7 +558,11 @@ class ExabgpFeed:
     def _complain(self, kind: str, text: str) -> None:
         self.counts.malformed[kind] += 1
         if self.counts.malformed[kind] == 1:
-            _log.error("ExaBGP's stream: %s (passed over; further ones of this kind are only counted)", text)
+            _log.error(
+                "ExaBGP's stream: %s (passed over; further ones of this kind are only counted)",
+                text,
+                extra=about(Event.STREAM_MALFORMED, speaker="exabgp", problem=kind),
+            )
 
     def _gather(self, update: Update) -> None:
         session = self._session(update.header)
@@ -617,9 +636,12 @@ class ExabgpFeed:
                 self._exabgp_since = self._clock() - message.uptime
             case Answer(done=False):
                 self.counts.errors += 1
-                _log.warning("ExaBGP did not take a command (its log says why)")
+                _log.warning(
+                    "ExaBGP did not take a command (its log says why)",
+                    extra=about(Event.SPEAKER_FAULT, speaker="exabgp", problem="refused a command"),
+                )
             case Shutdown():
-                _log.warning("ExaBGP shuts down")
+                _log.info("ExaBGP shuts down", extra=about(Event.SPEAKER_STOPPING, speaker="exabgp"))
             case _:
                 pass
 
@@ -653,7 +675,8 @@ class ExabgpFeed:
 
     async def _up(self, session: _Session) -> None:
         families = frozenset(self.ribs.families).intersection(*session.families.values())
-        _log.info("session with %s is up", session.rib.header.session.peer)
+        peer = session.rib.header.session.peer
+        _log.info("session with %s is up", peer, extra=about(Event.SESSION_UP, peer=peer))
         session.await_tables(families, self._clock())
         session.followed = True
         session.expected_until = 0.0
@@ -696,6 +719,13 @@ class ExabgpFeed:
             reason,
             len(session.rib),
             session.stale_until - now,
+            extra=about(
+                Event.SESSION_DOWN,
+                peer=peer,
+                problem=reason,
+                routes=len(session.rib),
+                hold_seconds=round(session.stale_until - now, 3),
+            ),
         )
         await self.tick()
 
@@ -721,12 +751,13 @@ class ExabgpFeed:
         if family not in self.ribs.families:
             return
         gone = session.rib.remove_stale(family)
+        peer, routes = session.rib.header.session.peer, len(session.rib.tables[family])
         _log.info(
             "%s table of %s is complete: %d routes, %d stale ones removed",
-            family.label,
-            session.rib.header.session.peer,
-            len(session.rib.tables[family]),
-            len(gone),
+            *(family.label, peer, routes, len(gone)),
+            extra=about(
+                Event.TABLE_COMPLETE, peer=peer, family=family.label, routes=routes, removed=len(gone)
+            ),
         )
         await self._decide(family, gone)
 
@@ -752,7 +783,11 @@ class ExabgpFeed:
         # By peer alone: with "local-address auto" the local one is only known while connected.
         peers = {summary.header.session.peer for summary in summaries}
         for identity in [identity for identity in self._sessions if identity.peer not in peers]:
-            _log.warning("session with %s is no longer configured: its routes go", identity.peer)
+            _log.info(
+                "session with %s is no longer configured: its routes go",
+                identity.peer,
+                extra=about(Event.SESSION_REMOVED, peer=identity.peer),
+            )
             await self._drop(self._sessions.pop(identity))
             self.ribs.forget(identity)
 
@@ -767,12 +802,20 @@ class ExabgpFeed:
                 self.counts.refreshes += 1
                 self._command(f"neighbor {peer} announce route-refresh {_FAMILY_NAMES[family]}")
         elif self._reset_without_refresh:
-            _log.warning("%s knows no ROUTE-REFRESH: its session is reset to have its table again", peer)
+            _log.warning(
+                "%s knows no ROUTE-REFRESH: its session is reset to have its table again",
+                peer,
+                extra=about(Event.SESSION_RESET, peer=peer),
+            )
             self.counts.resets += 1
             session.expected_until = self._clock() + max(self._startup_seconds, self._hold_seconds)
             self._command(f"neighbor {peer} teardown 4")
         else:
-            _log.error("%s knows no ROUTE-REFRESH and must not be reset: its table stays incomplete", peer)
+            _log.error(
+                "%s knows no ROUTE-REFRESH and must not be reset: its table stays incomplete",
+                peer,
+                extra=about(Event.SESSION_INCOMPLETE, peer=peer),
+            )
 
     # -- time ------------------------------------------------------------------------------------------------
 
@@ -784,7 +827,8 @@ class ExabgpFeed:
                 session.stale_until = None
                 await self._drop(session)
             if session.awaiting and now >= session.progress_at + self._patience(session):
-                _log.info("%s sends no more: its table is taken as complete", session.rib.header.session.peer)
+                # What follows says that the table is complete.
+                _log.debug("%s sends no more", session.rib.header.session.peer)
                 for family in sorted(session.awaiting):
                     await self._complete(session, family)
         if self._relay is not None and not self._listed and now >= self._ask_again_at:
@@ -802,7 +846,13 @@ class ExabgpFeed:
 
     async def _drop(self, session: _Session) -> None:
         if len(session.rib):
-            _log.warning("%d routes of %s are removed", len(session.rib), session.rib.header.session.peer)
+            _log.warning(
+                "%d routes of %s are removed",
+                *(len(session.rib), session.rib.header.session.peer),
+                extra=about(
+                    Event.ROUTES_EXPIRED, peer=session.rib.header.session.peer, routes=len(session.rib)
+                ),
+            )
         for family in self.ribs.families:
             await self._decide(family, session.rib.clear(family))
 
@@ -833,7 +883,11 @@ class ExabgpFeed:
         if self._synchronised or not self._begun or self._sink is None or not self._settled():
             return
         self._synchronised = True
-        _log.info("every peer's table is complete: %d sessions", len(self._sessions))
+        _log.info(
+            "every peer's table is complete: %d sessions",
+            len(self._sessions),
+            extra=about(Event.SPEAKER_COMPLETE, speaker="exabgp", sessions=len(self._sessions)),
+        )
         self._sink.snapshot_end(clean=True)
 
     def _settled(self) -> bool:

@@ -36,6 +36,7 @@ from typing import Any, TypeVar
 import numpy as np
 
 from router_agent.connections import End, owner_of
+from router_agent.events import Event, about
 from router_agent.feeds.feed import FeedError, Sink
 from router_agent.feeds.kernel import KernelFeed
 from router_agent.feeds.system_routes import SystemRoutes
@@ -280,7 +281,11 @@ class FpmFeed:
                     await self._free.wait()
                 if refusal := self._refusal(sock, peer):
                     self.refused += 1
-                    _log.warning("refused an FPM connection from %s: %s", name, refusal)
+                    _log.warning(
+                        "refused an FPM connection from %s: %s",
+                        *(name, refusal),
+                        extra=about(Event.SPEAKER_REFUSED, speaker="zebra", problem=refusal),
+                    )
                     sock.close()
                     continue
                 if session is not None:
@@ -318,7 +323,9 @@ class FpmFeed:
         """Follow one session to its end, then keep what it told for a while."""
         self.sessions += 1
         name, self._complete = self._peer, False
-        _log.info("zebra is connected from %s", name)
+        _log.info(
+            "zebra is connected from %s", name, extra=about(Event.SPEAKER_CONNECTED, speaker="zebra")
+        )
         self._zebra.begin()
         sink.snapshot_begin()
         for batch in system.everything():
@@ -330,11 +337,11 @@ class FpmFeed:
                 )
         except NetlinkDecodeError as error:
             self.malformed += 1
-            _log.warning("dropped the FPM session of %s, the FIB stays as it is: %s", name, error)
+            self._note_lost(name, f"dropped, for what it sent: {error}")
         except OSError as error:
-            _log.warning("the FPM session of %s broke off: %s", name, os.strerror(error.errno or 0))
+            self._note_lost(name, os.strerror(error.errno or 0))
         else:
-            _log.warning("zebra at %s closed its FPM session; its routes stay meanwhile", name)
+            self._note_lost(name, "zebra closed it")
         finally:
             if not self._complete:
                 sink.snapshot_end(clean=False)
@@ -345,10 +352,23 @@ class FpmFeed:
             self._free.set()
         await self._expire(sink, system)
 
+    def _note_lost(self, name: str, problem: str) -> None:
+        _log.error(
+            "the FPM session of zebra at %s ended (%s): its routes stay for %g s, and nothing new is announced",
+            *(name, problem, self._hold_seconds),
+            extra=about(
+                Event.SPEAKER_LOST, speaker="zebra", problem=problem, hold_seconds=self._hold_seconds
+            ),
+        )
+
     async def _expire(self, sink: Sink, system: SystemRoutes) -> None:
         """Give zebra's routes up when it does not come back in time; the next session ends the wait."""
         await asyncio.sleep(self._hold_seconds)
-        _log.warning("zebra has not come back for %g s: its routes go", self._hold_seconds)
+        _log.error(
+            "zebra has not come back for %g s: its routes go",
+            self._hold_seconds,
+            extra=about(Event.SPEAKER_EXPIRED, speaker="zebra", hold_seconds=self._hold_seconds),
+        )
         sink.snapshot_begin()
         for batch in system.everything():
             sink.routes(batch)
@@ -389,7 +409,11 @@ class FpmFeed:
         sink.snapshot_end(clean=True)
         self._zebra.end(sink)
         self._complete = True
-        _log.info("zebra has sent everything: %d route messages", self._zebra.received)
+        _log.info(
+            "zebra has sent everything: %d route messages",
+            self._zebra.received,
+            extra=about(Event.SPEAKER_COMPLETE, speaker="zebra", messages=self._zebra.received),
+        )
         await asyncio.Event().wait()
 
     def _is_quiet(self, came: deque[int]) -> bool:

@@ -29,6 +29,7 @@ from dataclasses import replace
 
 import numpy as np
 
+from router_agent.events import Event, about
 from router_agent.feeds.feed import FeedError, Sink
 from router_agent.feeds.solicit import Hop, Solicitor, hops_of
 from router_agent.model import U8, U32, Family, Mask, Neighbour, PathSet, RouteBatch
@@ -216,7 +217,11 @@ class KernelFeed:
                             take(batch)
                             await asyncio.sleep(pause_seconds)
         except (DumpInterruptedError, NetlinkError, NetlinkDecodeError) as error:
-            _log.info("reading the kernel's routes once more broke off: %s", error)
+            _log.info(
+                "comparing with the kernel's own table broke off, it begins anew: %s",
+                error,
+                extra=about(Event.AUDIT_BROKEN_OFF, problem=str(error)),
+            )
             return False
         finally:
             dumps.close()
@@ -368,7 +373,12 @@ class KernelFeed:
         if clean:
             self.dumps += 1
         else:
-            _log.info("a reading of the kernel's routes was not clean: %s", self._doubt)
+            _log.info(
+                "the kernel's routes changed too much while they were read, nothing is removed on that; "
+                "they are read again: %s",
+                self._doubt,
+                extra=about(Event.READING_UNCLEAN, problem=self._doubt),
+            )
             self.resyncs["unclean dump"] += 1
         self.look_for_hops()
         return clean
@@ -445,8 +455,7 @@ class KernelFeed:
             try:
                 data = events.receive()
             except EventsLostError as error:
-                self._overruns += 1
-                self._doubt = str(error)
+                self._note_overrun(str(error))
                 self._want("events lost")
                 continue
             if not len(data):
@@ -461,9 +470,18 @@ class KernelFeed:
             self._backlog.append(data)
             self._backlog_held += len(data)
         elif self._doubt is None:
-            self._doubt = f"more than {self._backlog_bytes} bytes of events while a dump ran"
-            self._overruns += 1
+            self._note_overrun(f"more than {self._backlog_bytes} bytes of events while a dump ran")
         return True
+
+    def _note_overrun(self, doubt: str) -> None:
+        self._overruns += 1
+        self._doubt = doubt
+        _log.warning(
+            "events of the kernel came faster than they were read (%s): all routes are read again, none is "
+            "missed, but what changed meanwhile comes later. If it repeats, look at the load of the agent's CPU",
+            doubt,
+            extra=about(Event.OVERRUN, overruns=self._overruns),
+        )
 
     def _want(self, reason: str) -> None:
         self.resyncs[reason] += 1

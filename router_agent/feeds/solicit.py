@@ -15,8 +15,10 @@ import asyncio
 import logging
 from collections.abc import Callable, Collection
 from contextlib import closing, suppress
+from ipaddress import ip_address
 from typing import TypeAlias
 
+from router_agent.events import Event, about
 from router_agent.model import PathSet
 from router_agent.namespaces import NamespaceError
 from router_agent.netlink import constants as c
@@ -87,7 +89,11 @@ class Solicitor:
         try:
             await self._ask_for_ever()
         except (NetlinkError, NamespaceError) as error:
-            _log.warning("next hops that nobody speaks to are not resolved: %s", error)
+            _log.warning(
+                "next hops that nobody speaks to are not resolved, and routes over them dropped: %s",
+                error,
+                extra=about(Event.SOLICIT_FAILED, problem=str(error)),
+            )
 
     async def _ask_for_ever(self) -> None:
         now = asyncio.get_running_loop().time
@@ -106,8 +112,12 @@ class Solicitor:
         try:
             number, _ = socket.request(c.RTM_NEWNEIGH, c.NLM_F_CREATE, encode_use(*hop), self.asked)
         except NetlinkError as error:
-            _log.warning("asking for next hop %s on interface %d: %s", hop[1].hex(":"), hop[0], error)
+            _log.warning(
+                "cannot ask for next hop %s on interface %d, it is tried again: %s",
+                *(ip_address(hop[1]), hop[0], error),
+                extra=about(Event.SOLICIT_FAILED, problem=str(error)),
+            )
             return
         if number:
             # The interface went down or away meanwhile: an event of it follows.
-            _log.debug("no resolution of %s on interface %d: error %d", hop[1].hex(":"), hop[0], number)
+            _log.debug("no resolution of %s on interface %d: error %d", ip_address(hop[1]), hop[0], number)

@@ -20,6 +20,7 @@ from ipaddress import ip_address
 
 import numpy as np
 
+from router_agent.events import Event, about
 from router_agent.fibs.fib import FibError, FibLostError, FibRoutes, Forwarding, Load, LookedUp
 from router_agent.model import (
     ABSENT,
@@ -172,7 +173,11 @@ class KernelFib:
             self._addresses.update(parse_address(body) for body in bodies)
         missing = [n for n in (self._interfaces or {}).values() if n not in self._by_name]
         if missing:
-            _log.warning("interfaces %s do not exist%s", ", ".join(sorted(missing)), self._where)
+            _log.warning(
+                "interfaces %s do not exist%s: routes over them wait for them",
+                *(", ".join(sorted(missing)), self._where),
+                extra=about(Event.INTERFACE_MISSING, interfaces=sorted(missing)),
+            )
 
     async def _read_neighbours(self) -> None:
         """Learn which neighbours an earlier run of ours left behind."""
@@ -427,7 +432,11 @@ class KernelFib:
             route = answer.message(0)
             found = parse_path(route, route_places(route), lambda _: False)
         except (NetlinkError, NetlinkDecodeError) as problem:
-            _log.warning("asking the kernel%s for a route to a next hop: %s", self._where, problem)
+            _log.warning(
+                "cannot ask the kernel%s for the way to a next hop, its routes wait: %s",
+                *(self._where, problem),
+                extra=about(Event.NEXT_HOP_REFUSED, problem=str(problem)),
+            )
             return Reason.UNRESOLVED_NEXT_HOP
         # a kernel's next hop must be a neighbour: a gateway to the gateway is refused by it, too
         direct = found.type is RouteType.UNICAST and len(found.legs) == 1 and not found.legs[0].gateway
@@ -485,7 +494,15 @@ class KernelFib:
         except (NetlinkError, NetlinkDecodeError) as problem:
             raise FibLostError(f"writing neighbours{self._where}: {problem}") from problem
         if error and error not in _NO_ROUTE:
-            _log.warning("neighbour %s%s was refused: %s", neighbour, self._where, errno.errorcode.get(error))
+            _log.warning(
+                "the kernel%s refused neighbour %s: %s; what is sent there waits for resolution or is dropped",
+                *(self._where, ip_address(neighbour.address), errno.errorcode.get(error)),
+                extra=about(
+                    Event.NEIGHBOUR_REFUSED,
+                    neighbour=str(ip_address(neighbour.address)),
+                    problem=errno.errorcode.get(error, str(error)),
+                ),
+            )
         return not error
 
     # -- being lost ------------------------------------------------------------------------------
@@ -540,7 +557,11 @@ class KernelFib:
                     if self._matters(int(kinds[number]), messages.body(number)):
                         return True
             except (EventsLostError, NetlinkError, NetlinkDecodeError) as error:
-                _log.info("watching the kernel FIB%s: %s", self._where, error)
+                _log.info(
+                    "watching the kernel FIB%s: %s; it is read again",
+                    *(self._where, error),
+                    extra=about(Event.READING_UNCLEAN, problem=str(error)),
+                )
                 return True
 
     def _matters(self, kind: int, body: bytes) -> bool:

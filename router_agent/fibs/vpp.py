@@ -34,6 +34,7 @@ from typing import Any
 
 import numpy as np
 
+from router_agent.events import Event, about
 from router_agent.fibs.fib import FibError, FibRoutes, Forwarding, Load, LookedUp
 from router_agent.model import (
     ABSENT,
@@ -432,7 +433,7 @@ class VppFib:
         self._pairs_doubtful.set()
         changed = self._interfaces.links(links, removed)
         self._legs.note_links(links, removed)
-        self._match_legs()
+        self._note_moved(self._match_legs())
         if changed:
             self._neighbours_settled = False
         return changed
@@ -445,7 +446,7 @@ class VppFib:
         self._legs.lose_neighbours(
             (translation[n.interface], n.address) for n in lost if n.interface in translation
         )
-        self._post_entries()
+        self._note_moved(self._post_entries())
 
     async def write_neighbours(self, learned: Sequence[Neighbour], removed: Sequence[Neighbour]) -> None:
         """Copy neighbours; those of unknown interfaces wait until the interface is known.
@@ -519,7 +520,10 @@ class VppFib:
             kept = now[paths]
             moved = kept != paths
             if moved.any():
-                log.warning("taking %d routes off a deleted interface", int(moved.sum()))
+                count = int(moved.sum())
+                log.warning(
+                    "taking %d routes off a deleted interface", count, extra=about(Event.TAKEN_OFF, routes=count)
+                )
                 await self._open_codec().write(family, table, keys[moved], kept[moved], self._window)
             left.append((keys[kept != ABSENT], kept[kept != ABSENT]))
         return left
@@ -572,18 +576,25 @@ class VppFib:
             return Reason.OVER_CAPACITY
         return PathSet(RouteType.UNICAST, paths)
 
-    def _match_legs(self) -> None:
+    def _match_legs(self) -> int:
         self._legs.match(self._interfaces.translation())
-        self._post_entries()
+        return self._post_entries()
 
     def _match_neighbours(self) -> None:
         wanted, held = self._wanted_neighbours(), self._open_neighbours().held
         self._legs.note_neighbours(entry for entry in held if entry in wanted)
         self._post_entries()
 
-    def _post_entries(self, number: int = ABSENT) -> None:
-        if self._next_hops is not None:
-            self._next_hops.post(number)
+    def _post_entries(self, number: int = ABSENT) -> int:
+        return 0 if self._next_hops is None else self._next_hops.post(number)
+
+    def _note_moved(self, entries: int) -> None:
+        if entries:
+            log.info(
+                "a link or neighbour came or went: %d next-hop entries follow at once, and all their routes",
+                entries,
+                extra=about(Event.REPOINTED, sets=entries),
+            )
 
     def _leg(self, path: Path) -> Path | Reason:
         if path.tunnel or len(path.labels) > MOST_LABELS:
@@ -632,7 +643,11 @@ class VppFib:
         ]
         if not dead:
             return
-        log.warning("taking %d next-hop entries off a deleted interface", len(dead))
+        log.warning(
+            "taking %d next-hop entries off a deleted interface",
+            len(dead),
+            extra=about(Event.TAKEN_OFF, routes=len(dead)),
+        )
         await next_hops.take_off(dead)
         self._entries.reset()
         for family in next_hops.tables:
@@ -650,6 +665,7 @@ class VppFib:
                     name,
                     entry.src.priority,
                     priority,
+                    extra=about(Event.SOURCE_DIFFERS, source=name),
                 )
             return int(entry.src.id)
         answer = await self._session.call("fib_source_add", src={"priority": priority, "name": name})
@@ -671,7 +687,11 @@ class VppFib:
                 is_add=True,
                 create_mfib=True,
             )
-            log.info("created %s table %d in VPP", family.label, table)
+            log.info(
+                "created %s table %d in VPP",
+                *(family.label, table),
+                extra=about(Event.TABLE_MADE, family=family.label, table=table),
+            )
 
     async def _watch_pairs(self) -> None:
         """Read the pairs again whenever an interface came, went or changed, on either side."""
@@ -682,7 +702,11 @@ class VppFib:
             try:
                 await self._interfaces.learn(self._session)
             except FibError as error:
-                log.warning("reading linux-cp's pairs: %s", error)
+                log.warning(
+                    "cannot read linux-cp's pairs, the FIB is opened anew: %s",
+                    error,
+                    extra=about(Event.PAIRS_UNREADABLE, problem=str(error)),
+                )
                 self._interfaces_changed.set()
                 return
             if self._interfaces.translation() != before:

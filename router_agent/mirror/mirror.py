@@ -15,6 +15,7 @@ from contextlib import ExitStack, closing
 from pathlib import Path
 from typing import Any
 
+from router_agent.events import PIPELINE, Event, about
 from router_agent.fibs.fib import FibError, FibLostError
 from router_agent.mirror.aspects import Aspect
 from router_agent.mirror.kernel import GROUPS, KernelInterface, read_kernel
@@ -85,6 +86,7 @@ class Mirror:
 
     async def run(self) -> None:
         """Mirror until cancelled; what VPP holds then stays."""
+        PIPELINE.set(self._name)
         try:
             while True:
                 try:
@@ -141,12 +143,16 @@ class Mirror:
         if Aspect.MPLS in self.aspects and state.label_table:
             await self._mirror_labels(dumps, kernel, {pair.link: pair.port for pair in state.pairs}, refused)
         for words in refused.keys() - self._refused_words:
-            log.warning("%s: VPP cannot %s: %s", self._name, words, refused[words])
+            log.warning(
+                "VPP cannot %s: %s",
+                *(words, refused[words]),
+                extra=about(Event.MIRROR_REFUSED, step=words, problem=refused[words]),
+            )
         self.refused = tuple(f"{words}: {refused[words]}" for words in sorted(refused))
         self._refused_words = frozenset(refused)
         self.passes += 1
         if self.problem is not None:
-            log.info("%s: interfaces are mirrored again", self._name)
+            log.info("interfaces are mirrored again", extra=about(Event.MIRROR_BACK))
             self.problem = None
 
     async def _mirror_labels(
@@ -173,7 +179,7 @@ class Mirror:
         except FibError as error:
             refused[step.words] = str(error)
             return
-        log.info("%s: %s", self._name, step.words)
+        log.info("VPP was told: %s", step.words, extra=about(Event.MIRRORED, step=step.words))
 
     def _mention_unfollowed(self, tables: set[int]) -> None:
         """Say once of each VRF's table that routes in it are not followed."""
@@ -182,9 +188,10 @@ class Mirror:
         for table in tables - self._tables.keys() - self._asked_to_follow - {0}:
             self._asked_to_follow.add(table)
             log.warning(
-                "%s: a VRF uses table %d, which is not among the pipeline's tables: its interfaces are put "
+                "a VRF uses table %d, which is not among the pipeline's tables: its interfaces are put "
                 "into VPP's table %d, its routes are not; add %d to feed.tables",
-                *(self._name, table, table, table),
+                *(table, table, table),
+                extra=about(Event.TABLE_NOT_FOLLOWED, table=table),
             )
 
     def _drain(self, events: EventSocket) -> None:
@@ -196,7 +203,11 @@ class Mirror:
         except EventsLostError:
             return
         except NetlinkError as error:
-            log.warning("%s: %s", self._name, error)
+            log.error(
+                "interfaces are no longer followed: %s. Restart the agent; what VPP holds stays",
+                error,
+                extra=about(Event.MIRROR_LOST, problem=str(error)),
+            )
             asyncio.get_running_loop().remove_reader(events.fileno())
 
     def _on_event(self, name: str, _fields: Any) -> None:
@@ -205,7 +216,11 @@ class Mirror:
 
     def _trouble(self, text: str) -> None:
         if text != self.problem:
-            log.warning("%s: interfaces are not mirrored: %s", self._name, text)
+            log.error(
+                "interfaces are not mirrored, it is tried again: %s",
+                text,
+                extra=about(Event.MIRROR_LOST, problem=text),
+            )
         self.problem = text
 
 

@@ -23,6 +23,7 @@ from pathlib import Path
 
 import numpy as np
 
+from router_agent.events import Event, about
 from router_agent.model import U64, Family, key_lengths
 from router_agent.vpp.stats import StatsBusyError, StatsError, StatsSegment
 
@@ -314,11 +315,15 @@ class VppCapacity:
         try:
             return self._segment.combined(COUNTERS, index)
         except StatsError:
-            log.info("cannot read counter %d of routes", index, exc_info=True)
+            log.debug("cannot read counter %d of routes", index, exc_info=True)
             return None
 
     def _forget(self, error: StatsError) -> None:
-        log.warning("%s. Routes are written whether VPP has room for them or not", error)
+        log.warning(
+            "%s. Routes are written whether VPP has room for them or not",
+            error,
+            extra=about(Event.CAPACITY_UNKNOWN, problem=str(error)),
+        )
         self._admission.forget(str(error))
         if self._segment is not None:
             self._segment.close()

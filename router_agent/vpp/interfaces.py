@@ -11,6 +11,7 @@ import logging
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from router_agent.events import Event, about
 from router_agent.model import Link
 from router_agent.vpp.pairs import Pair, is_in, read_pairs
 from router_agent.vpp.session import VppSession
@@ -76,6 +77,7 @@ class Interfaces:
                     theirs,
                     ours,
                     ", ".join(sorted(self.names.values())),
+                    extra=about(Event.INTERFACE_MISSING, interfaces=[theirs]),
                 )
 
     def links(self, links: Sequence[Link], removed: Sequence[int]) -> bool:
@@ -106,7 +108,11 @@ class Interfaces:
         """
         index = int(event.sw_if_index)
         if event.deleted and index in self.ports:
-            log.warning("VPP deleted interface %s", self.names[index])
+            log.warning(
+                "VPP deleted interface %s: routes come off it, and the FIB is read again",
+                self.names[index],
+                extra=about(Event.INTERFACE_DELETED, interface=self.names[index]),
+            )
             return True
         if self._configured is None or event.deleted or index in self.names:
             return False

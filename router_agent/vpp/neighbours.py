@@ -12,10 +12,12 @@ from __future__ import annotations
 import logging
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from ipaddress import ip_address
 
 import numpy as np
 from numpy.typing import NDArray
 
+from router_agent.events import Event, about
 from router_agent.model import (
     ABSENT,
     U32,
@@ -314,11 +316,14 @@ class VppNeighbours:
     def _refuse(self, entry: Entry, retval: int, what: str) -> None:
         self.refused[entry] = Refused(entry[0], entry[1], retval)
         log.warning(
-            "VPP refused to %s neighbour %s on sw_if_index %d: %s",
+            "VPP refused to %s neighbour %s on sw_if_index %d, packets to it are dropped: %s",
             what,
-            entry[1].hex(":"),
+            ip_address(entry[1]),
             entry[0],
             error_name(retval),
+            extra=about(
+                Event.NEIGHBOUR_REFUSED, neighbour=str(ip_address(entry[1])), problem=error_name(retval)
+            ),
         )
 
 

@@ -20,6 +20,7 @@ from typing import Any
 
 import numpy as np
 
+from router_agent.events import Event, about
 from router_agent.fibs.fib import FibLostError
 from router_agent.model import ABSENT, U32, U64, Family, Interner, Path, PathSet, RouteType
 from router_agent.vpp.entries import Entries, Entry
@@ -127,16 +128,22 @@ class NextHopTables:
             self._write(entry, left if left.paths else PathSet(RouteType.BLACKHOLE))
         await self.settled()
 
-    def post(self, number: int = ABSENT) -> None:
+    def post(self, number: int = ABSENT) -> int:
         """Write every entry that is not as it should be, at once. VPP's going away shows elsewhere.
 
         Args:
             number: look at the entries of this path id alone.
+
+        Returns:
+            How many are written.
         """
+        count = 0
         with contextlib.suppress(FibLostError):
             for entry, paths in list(self._entries.due(number)):
                 if entry not in self._busy and self._refused.get(entry, (None, 0))[0] != paths:
                     self._write(entry, paths)
+                    count += 1
+        return count
 
     async def prepare(self, family: Family, paths: U32) -> dict[int, int]:
         """See to it that every path id has its entry, before routes are written that lead through it.
@@ -259,7 +266,9 @@ class NextHopTables:
     def _note_refusal(self, entry: Entry, paths: PathSet, retval: int) -> None:
         self._refused[entry] = (paths, retval)
         log.error(
-            "VPP refused entry %d of the %s next-hop table: %s", entry[1], entry[0].label, error_name(retval)
+            "VPP refused entry %d of the %s next-hop table, and with it the routes that lead through it: %s",
+            *(entry[1], entry[0].label, error_name(retval)),
+            extra=about(Event.ENTRY_REFUSED, problem=error_name(retval)),
         )
         if entry in self._entries.held():
             self._on_refused()
@@ -340,7 +349,11 @@ async def make_tables(session: VppSession, name: str, table: int) -> dict[Family
             is_add=True,
             create_mfib=False,
         )
-        log.info("created %s table %d in VPP for next hops", family.label, found[family])
+        log.info(
+            "created %s table %d in VPP for next hops",
+            *(family.label, found[family]),
+            extra=about(Event.TABLE_MADE, family=family.label, table=found[family]),
+        )
     return found
 
 
