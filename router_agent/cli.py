@@ -32,6 +32,7 @@ import typer
 
 from router_agent import __version__
 from router_agent.snapshot.cli import snapshot
+from router_agent.support.cli import support_bundle
 from router_agent.terminal import new_table, print_tables
 from router_agent.traffic.cli import traffic
 from router_agent.web.cli import web
@@ -82,6 +83,7 @@ app.add_typer(show, name="show")
 app.add_typer(traffic, name="traffic")
 app.command("web")(web)
 app.add_typer(snapshot, name="snapshot")
+app.command("support-bundle")(support_bundle)
 
 Socket = Annotated[
     Path, typer.Option("--socket", envvar="ROUTER_AGENT_SOCKET", help="Control socket of the agent.")

@@ -1,7 +1,7 @@
 """Names of the events that the log tells of: stable words for programs, whatever becomes of the sentences.
 
-A log call carries one as ``extra=about(Event.FIB_LOST, problem=...)``. Each event has one level and one set of
-fields; docs/operations.md lists them, and a test holds the list against the calls.
+A log call carries one as ``extra=about(Event.FIB_LOST, problem=...)``. Each event has one level and one set
+of fields; docs/operations.md lists them, and a test holds the list against the calls.
 """
 
 from __future__ import annotations

@@ -2,12 +2,12 @@
 
 Where a line goes:
 
-- Started by systemd, the agent talks to journald by its native protocol, so that ``journalctl
-  ROUTER_AGENT_EVENT=fib-lost`` finds an event and a traceback is one entry. journald's own stream, which takes
-  what is written to standard error, makes the writer wait when the journal stands still; a datagram that is not
-  taken is counted instead (`JournalHandler`).
-- With ``json``, one object a line on standard error, for whoever collects that; under systemd with the priority
-  in front (``<3>``, sd-daemon(3)), which the journal takes off again.
+- Started by systemd, the agent talks to journald by its native protocol: ``journalctl
+  ROUTER_AGENT_EVENT=fib-lost`` finds an event, and a traceback is one entry. journald's stream, which takes
+  what is written to standard error, makes the writer wait when the journal stands still; a datagram that is
+  not taken is counted instead (`JournalHandler`).
+- With ``json``, one object a line on standard error, for whoever collects that; under systemd with the
+  priority in front (``<3>``, sd-daemon(3)), which the journal takes off again.
 - At a terminal, text that starts with the time.
 
 A line that repeats is written a few times, then counted (`LimitedHandler`).
@@ -162,10 +162,13 @@ def _priority(level: int) -> int:
 class JournalHandler(logging.Handler):
     """Sends records to journald with their fields (systemd's Native Journal Protocol).
 
-    Nothing here waits. What the journal does not take at once is counted, and said when it takes entries again.
+    Nothing here waits. What the journal does not take at once is counted, and said when it takes more.
 
     Args:
         address: socket of the journal.
+
+    Attributes:
+        lost: entries that were not taken and that nobody was told of yet.
 
     Raises:
         OSError: no journal listens there.
@@ -179,22 +182,22 @@ class JournalHandler(logging.Handler):
         # Never connected: the next journal on the same path is as good as this one.
         self._socket = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
         self._socket.setblocking(False)
-        self._lost = 0
+        self.lost = 0
 
     def emit(self, record: logging.LogRecord) -> None:
         """Send one record, after the count of those that were not taken before it."""
         try:
-            if self._lost and self._send(_lines_lost(self._lost)):
-                self._lost = 0
-            if self._lost or not self._send(record):
-                self._lost += 1
+            if self.lost and self._send(_lines_lost(self.lost)):
+                self.lost = 0
+            if self.lost or not self._send(record):
+                self.lost += 1
         except Exception:  # noqa: BLE001 - as every handler of logging: a bad record is no fault of its caller's
             self.handleError(record)
 
     def close(self) -> None:
         """Say what was not taken, if that is taken, and give the socket back."""
-        if self._lost:
-            self._send(_lines_lost(self._lost))
+        if self.lost:
+            self._send(_lines_lost(self.lost))
         self._socket.close()
         super().close()
 
@@ -254,8 +257,8 @@ class _Repeated:
 class LimitedHandler(logging.Handler):
     """Hands on at most `REPEATS` records of one kind in a window, then says how many it left out.
 
-    Records are of one kind when logger, level and message before its arguments are put in are the same. The count
-    is said when the window ends, whether anything else is logged or not, and at the end of the process.
+    Records are of one kind when logger, level and message before its arguments are put in are the same. The
+    count is said when the window ends, whether anything else is logged or not, and at the end of the process.
 
     Args:
         to: takes the records.

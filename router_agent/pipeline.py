@@ -306,7 +306,8 @@ class Pipeline:
             self._resynced = asyncio.get_running_loop().create_future()
             self._resync_asked = time.monotonic()
             _log.info(
-                "asked to read the feed and the FIB again", extra=about(Event.RESYNC_ASKED, pipeline=self.name)
+                "asked to read the feed and the FIB again",
+                extra=about(Event.RESYNC_ASKED, pipeline=self.name),
             )
         self.feed.resync()
         return self._resynced
@@ -585,9 +586,7 @@ class Pipeline:
             _log.error(
                 "no more routes are added, %d wait: %s. What is there forwards on",
                 *(withheld, shortage),
-                extra=about(
-                    Event.CAPACITY_REACHED, pipeline=self.name, waiting=withheld, shortage=shortage
-                ),
+                extra=about(Event.CAPACITY_REACHED, pipeline=self.name, waiting=withheld, shortage=shortage),
             )
         else:
             _log.info(
@@ -669,8 +668,8 @@ class Pipeline:
         lost = self.state in (State.FIB_LOST, State.READING_FIB)
         failed = sum(confirmer.withdraw(lost=lost) for confirmer in self.confirmers.values())
         _log.warning(
-            "%g s after the FIB went, %d routes that the feed was told of are not in it: it is told that, too, "
-            "and withdraws them from neighbours",
+            "%g s after the FIB went, %d routes that the feed was told of are not in it: it is told so, and "
+            "withdraws them from neighbours",
             *(self._lost_seconds, failed),
             extra=about(Event.CONFIRMATIONS_WITHDRAWN, pipeline=self.name, routes=failed),
         )

@@ -23,7 +23,6 @@ from router_agent.pipeline import Pipeline
 from router_agent.prefix_table import PrefixTable
 from router_agent.reconcile import Reconciler
 
-
 _PAUSE_SECONDS = 0.05
 """After each part of a reading (some 15,000 routes)."""
 _MOST_TOUCHED = 500_000

@@ -1,6 +1,6 @@
-"""Says how a pipeline fares: each change of state once, a loss once, and when it is over, for how long it was.
+"""Says how a pipeline fares: each change of state, a loss once, and when it is over, for how long it was.
 
-While a FIB is away it is tried again and again; each try is a line of level debug, unless it finds another reason.
+While a FIB is away it is tried again and again; a try is a debug line unless it finds another reason.
 """
 
 from __future__ import annotations

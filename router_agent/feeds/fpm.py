@@ -323,9 +323,7 @@ class FpmFeed:
         """Follow one session to its end, then keep what it told for a while."""
         self.sessions += 1
         name, self._complete = self._peer, False
-        _log.info(
-            "zebra is connected from %s", name, extra=about(Event.SPEAKER_CONNECTED, speaker="zebra")
-        )
+        _log.info("zebra is connected from %s", name, extra=about(Event.SPEAKER_CONNECTED, speaker="zebra"))
         self._zebra.begin()
         sink.snapshot_begin()
         for batch in system.everything():
@@ -352,9 +350,9 @@ class FpmFeed:
             self._free.set()
         await self._expire(sink, system)
 
-    def _note_lost(self, name: str, problem: str) -> None:
+    def _note_lost(self, name: str | None, problem: str) -> None:
         _log.error(
-            "the FPM session of zebra at %s ended (%s): its routes stay for %g s, and nothing new is announced",
+            "zebra's FPM session from %s ended (%s): its routes stay for %g s, and nothing new is announced",
             *(name, problem, self._hold_seconds),
             extra=about(
                 Event.SPEAKER_LOST, speaker="zebra", problem=problem, hold_seconds=self._hold_seconds

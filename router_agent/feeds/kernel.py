@@ -478,7 +478,7 @@ class KernelFeed:
         self._doubt = doubt
         _log.warning(
             "events of the kernel came faster than they were read (%s): all routes are read again, none is "
-            "missed, but what changed meanwhile comes later. If it repeats, look at the load of the agent's CPU",
+            "missed, changes come later. If it repeats, the agent gets too little processor time",
             doubt,
             extra=about(Event.OVERRUN, overruns=self._overruns),
         )

@@ -495,7 +495,7 @@ class KernelFib:
             raise FibLostError(f"writing neighbours{self._where}: {problem}") from problem
         if error and error not in _NO_ROUTE:
             _log.warning(
-                "the kernel%s refused neighbour %s: %s; what is sent there waits for resolution or is dropped",
+                "the kernel%s refused neighbour %s: %s; what is sent there waits or is dropped",
                 *(self._where, ip_address(neighbour.address), errno.errorcode.get(error)),
                 extra=about(
                     Event.NEIGHBOUR_REFUSED,

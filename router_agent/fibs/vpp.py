@@ -522,7 +522,9 @@ class VppFib:
             if moved.any():
                 count = int(moved.sum())
                 log.warning(
-                    "taking %d routes off a deleted interface", count, extra=about(Event.TAKEN_OFF, routes=count)
+                    "taking %d routes off a deleted interface",
+                    count,
+                    extra=about(Event.TAKEN_OFF, routes=count),
                 )
                 await self._open_codec().write(family, table, keys[moved], kept[moved], self._window)
             left.append((keys[kept != ABSENT], kept[kept != ABSENT]))

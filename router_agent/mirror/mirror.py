@@ -203,11 +203,7 @@ class Mirror:
         except EventsLostError:
             return
         except NetlinkError as error:
-            log.error(
-                "interfaces are no longer followed: %s. Restart the agent; what VPP holds stays",
-                error,
-                extra=about(Event.MIRROR_LOST, problem=str(error)),
-            )
+            self._lost(f"the kernel's events cannot be read, restart the agent: {error}")
             asyncio.get_running_loop().remove_reader(events.fileno())
 
     def _on_event(self, name: str, _fields: Any) -> None:
@@ -216,12 +212,15 @@ class Mirror:
 
     def _trouble(self, text: str) -> None:
         if text != self.problem:
-            log.error(
-                "interfaces are not mirrored, it is tried again: %s",
-                text,
-                extra=about(Event.MIRROR_LOST, problem=text),
-            )
+            self._lost(text)
         self.problem = text
+
+    def _lost(self, problem: str) -> None:
+        log.error(
+            "interfaces are not mirrored, what VPP has stays: %s",
+            problem,
+            extra=about(Event.MIRROR_LOST, problem=problem),
+        )
 
 
 def refuse_other_owner(shown: str, aspects: Collection[Aspect]) -> None:
