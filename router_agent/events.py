@@ -27,6 +27,7 @@ class Event(StrEnum):
     STOPPED_BY_FAULT = "stopped-by-fault"
     CONTROL_REFUSED = "control-refused"
     CONTROL_FAULT = "control-fault"
+    SYSTEMD_UNHEARD = "systemd-unheard"
 
     STATE = "state"
     IN_SYNC = "in-sync"

@@ -14,17 +14,6 @@ from router_agent.observe.answers import State
 
 _log = logging.getLogger(__name__)
 
-_LOSSES = {
-    State.FIB_LOST: (
-        Event.FIB_LOST,
-        "the FIB is lost: %s. Routes are kept here and written again when it is back",
-    ),
-    State.FEED_LOST: (
-        Event.FEED_LOST,
-        "the feed is lost: %s. The FIB keeps what it holds and forwards by it until the feed is back",
-    ),
-}
-
 
 class StateLog:
     """Lines about the state of one pipeline.
@@ -43,7 +32,6 @@ class StateLog:
 
     def lost(self, state: State, problem: str) -> None:
         """Say that the feed or the FIB is not there, once for each reason."""
-        event, words = _LOSSES[state]
         self._tries += 1
         if self._since is None:
             self._since = self._clock()
@@ -51,7 +39,18 @@ class StateLog:
             _log.debug("%s: still %s: %s", self._name, state, problem)
             return
         self._said[state] = problem
-        _log.error(words, problem, extra=about(event, pipeline=self._name, problem=problem))
+        if state is State.FIB_LOST:
+            _log.error(
+                "the FIB is lost: %s. Routes are kept here and written again when it is back",
+                problem,
+                extra=about(Event.FIB_LOST, pipeline=self._name, problem=problem),
+            )
+        else:
+            _log.error(
+                "the feed is lost: %s. The FIB keeps what it holds and forwards by it meanwhile",
+                problem,
+                extra=about(Event.FEED_LOST, pipeline=self._name, problem=problem),
+            )
 
     def entered(self, state: State) -> None:
         """Say that it is on its way."""

@@ -14,6 +14,8 @@ import socket
 import time
 from collections.abc import Mapping
 
+from router_agent.events import Event, about
+
 _PATIENCE_SECONDS = 5.0
 """How long a message that must arrive waits for a full queue of the service manager."""
 _STATUS_CHARACTERS = 500
@@ -77,7 +79,11 @@ class Notifier:
             self._socket.sendto(message.encode(errors="replace"), self._address)
         except OSError as error:
             if not self._failed:
-                _log.warning("cannot notify systemd at %r: %s", self._address, error)
+                _log.warning(
+                    "cannot notify systemd at %r: %s",
+                    *(self._address, error),
+                    extra=about(Event.SYSTEMD_UNHEARD, problem=str(error)),
+                )
             self._failed = True
         else:
             self._failed = False
@@ -90,7 +96,11 @@ def _address(name: str) -> str | None:
     if name.startswith("/"):
         return name
     if name:
-        _log.warning("found NOTIFY_SOCKET=%s, expected a path or @name; systemd is not notified", name)
+        _log.warning(
+            "found NOTIFY_SOCKET=%s, expected a path or @name; systemd is not notified",
+            name,
+            extra=about(Event.SYSTEMD_UNHEARD, problem="NOTIFY_SOCKET"),
+        )
     return None
 
 
@@ -102,7 +112,11 @@ def _watchdog_seconds(environment: Mapping[str, str]) -> float | None:
     if watched and watched != str(os.getpid()):
         return None  # meant for the process that started us
     if not microseconds.isdecimal() or int(microseconds) == 0:
-        _log.warning("found WATCHDOG_USEC=%s, expected microseconds; the watchdog is not fed", microseconds)
+        _log.warning(
+            "found WATCHDOG_USEC=%s, expected microseconds; the watchdog is not fed",
+            microseconds,
+            extra=about(Event.SYSTEMD_UNHEARD, problem="WATCHDOG_USEC"),
+        )
         return None
     return int(microseconds) / 1_000_000
 

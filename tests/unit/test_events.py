@@ -57,7 +57,7 @@ def calls() -> dict[str, tuple[set[str], set[str]]]:
 def documented() -> dict[str, tuple[str, set[str]]]:
     """Return level and fields by event, from the page's table."""
     section = PAGE.partition("\n## The log\n")[2].partition("\n## ")[0]
-    rows = re.findall(r"^\| `([a-z-]+)` \| (\w+) \| ([^|]*) \|", section, re.MULTILINE)
+    rows = re.findall(r"^\| `([a-z-]+)` \| (\w+) \|([^|]*)\|", section, re.MULTILINE)
     return {event: (level, set(re.findall(r"`(\w+)`", fields))) for event, level, fields in rows}
 
 
