@@ -38,6 +38,9 @@ WINDOW_SECONDS = 10.0
 KINDS = 1024
 """Kinds of lines that are told apart; the oldest is forgotten first."""
 
+_ECHOES = ("vpp_papi",)
+"""Libraries whose errors the agent reports itself, with what they mean."""
+
 JOURNAL = Path("/run/systemd/journal/socket")
 IDENTIFIER = "router-agent"
 _MOST_BYTES = 48 << 10
@@ -58,6 +61,8 @@ def set_up(config: LogConfig, stream: TextIO | None = None, *, journal: Path = J
         old.close()
     root.addHandler(LimitedHandler(_destination(config, stream or sys.stderr, journal)))
     root.setLevel(config.level.upper())
+    for name in _ECHOES:
+        logging.getLogger(name).setLevel(logging.NOTSET if config.level == "debug" else logging.CRITICAL)
     logging.captureWarnings(capture=True)
 
 

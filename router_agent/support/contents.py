@@ -1,7 +1,8 @@
 """What goes into the bundle. Nothing here disturbs forwarding: no table is printed, nothing reset or written.
 
 VPP's ``show ip fib`` of a million routes would hold its main thread for seconds; its summary and the agent's
-own account say as much. ``show runtime`` stops the workers for some microseconds, once.
+own account say as much. ``show memory`` walks the heap for as long; the agent's status has the figures.
+``show runtime`` stops the workers for some microseconds, once.
 """
 
 from __future__ import annotations
@@ -80,7 +81,7 @@ UNITS = (
 _VPP = (
     *("show version verbose", "show threads", "show interface", "show interface address"),
     *("show hardware-interfaces", "show interface rx-placement", "show errors", "show runtime"),
-    *("show memory main-heap", "show memory stats-segment", "show buffers", "show physmem"),
+    *("show buffers", "show physmem"),
     *("show ip fib summary", "show ip6 fib summary", "show fib walk", "show lcp", "show bond"),
     *("show api clients", "show plugins", "show logging", "show dpdk buffer"),
 )
