@@ -54,6 +54,16 @@ PLAYBOOK_OPTIONS: Mapping[str, Mapping[str, Any]] = {
         "description": "Routers that C(site.yml) builds at a time, as a number or in percent. With 1, the "
         "first that fails stops the rest.",
     },
+    "support_since": {
+        "type": "str",
+        "default": "-24h",
+        "description": "How far back the journal goes that C(support.yml) brings, as journalctl takes it.",
+    },
+    "support_directory": {
+        "type": "path",
+        "default": "build/support",
+        "description": "Directory on the controller that C(support.yml) brings support bundles to.",
+    },
 }
 """What the playbooks themselves take; `tests/unit/test_playbooks.py` compares it with them."""
 

@@ -682,6 +682,7 @@ class Pipeline:
             self._state_log.in_sync(
                 routes=sum(len(r.held) for r in self.reconcilers.values()),
                 absent=sum(sum(r.unplaced().values()) for r in self.reconcilers.values()),
+                waiting=sum(len(r.withheld) for r in self.reconcilers.values() if not r.out_of_room),
             )
         else:
             self._state_log.entered(state)

@@ -59,14 +59,17 @@ class StateLog:
             return
         _log.info("%s", state, extra=about(Event.STATE, pipeline=self._name, state=state))
 
-    def in_sync(self, *, routes: int, absent: int) -> None:
+    def in_sync(self, *, routes: int, absent: int, waiting: int = 0) -> None:
         """Say that the FIB holds what it should, and for how long something was lost before.
 
         Args:
             routes: in the FIB.
             absent: wanted and not in it, for a reason.
+            waiting: wanted, and let in as soon as the FIB is seen to have room for them.
         """
-        counts = f"{routes:,} routes in the FIB" + (f", {absent:,} are not, for a reason" if absent else "")
+        counts = f"{routes:,} routes in the FIB"
+        counts += f", {absent:,} are not, for a reason" if absent else ""
+        counts += f", {waiting:,} wait for room" if waiting else ""
         lost, tries, seconds = sorted(self._said), self._tries, 0.0
         if self._since is not None:
             seconds = self._clock() - self._since
@@ -81,6 +84,7 @@ class StateLog:
                 pipeline=self._name,
                 routes=routes,
                 absent=absent,
+                waiting=waiting,
                 after=lost,
                 lost_seconds=round(seconds, 3),
                 tries=tries,

@@ -131,7 +131,11 @@ def passed_sockets(environment: Mapping[str, str] = os.environ) -> list[socket.s
         return []
     count = environment.get("LISTEN_FDS", "")
     if not count.isdecimal():
-        _log.warning("found LISTEN_FDS=%s, expected a number; no socket is taken from systemd", count)
+        _log.warning(
+            "found LISTEN_FDS=%s, expected a number; no socket is taken from systemd",
+            count,
+            extra=about(Event.SYSTEMD_UNHEARD, problem="LISTEN_FDS"),
+        )
         return []
     descriptors = range(_FIRST_PASSED, _FIRST_PASSED + int(count))
     for descriptor in descriptors:

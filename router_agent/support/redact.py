@@ -27,6 +27,7 @@ MARKS = ("<removed>", "[***]", "{---}", "(...)", "~~~~", "=//=")
 
 _CLOSING = ";,{}[]() \t"
 """What ends a value in one syntax or another."""
+_OPENING = "\"' \t:="
 _BARE_MARKS = frozenset(mark.rstrip(_CLOSING) for mark in MARKS)
 
 _SHORT = 4
@@ -76,11 +77,11 @@ _HINTS = (
 )
 """One of these is in every line that a pattern finds, in small letters."""
 
-_SEPARATED = r"(?:[\"']?\s*[:=]\s*|\s+)"
+_BETWEEN = r"(?P<between>[\"']?\s*[:=]\s*|\s+)"
 _QUOTED = r"\"(?:[^\"\\\r\n]|\\.)*\"|'(?:[^'\\\r\n]|\\.)*'"
 _CONFIGURED = re.compile(
     rf"(?:(?P<snmp>\b(?:{'|'.join(_SNMP)}))|\b(?:{'|'.join(_ROUTING)}|md5-[\w-]+|tcp-ao)|{_WORDS})"
-    rf"{_SEPARATED}(?P<secret>\S[^\r\n]*)",
+    rf"{_BETWEEN}(?P<secret>\S[^\r\n]*)",
     re.IGNORECASE,
 )
 _ANYWHERE = tuple(
@@ -153,6 +154,8 @@ def _hinted(line: str) -> bool:
 def _in_line(line: str) -> Iterator[str]:
     for match in _CONFIGURED.finditer(line):
         yield from _communities(match["secret"]) if match["snmp"] else _readings(match["secret"])
+        # Where no colon follows the word, one may begin the secret.
+        yield (match["between"] + match["secret"]).strip()
     for pattern in _ANYWHERE:
         for match in pattern.finditer(line):
             yield from _readings(match["secret"])
@@ -165,7 +168,7 @@ def _looks_secret(word: str) -> bool:
 
 def _is_ordinary(text: str) -> bool:
     """Tell whether this is a setting, punctuation, or what stands for a secret already."""
-    if not text or text.lower() in ORDINARY or text.rstrip(_CLOSING) in _BARE_MARKS:
+    if not text or text.lower() in ORDINARY or text.lstrip(_OPENING).rstrip(_CLOSING) in _BARE_MARKS:
         return True
     return len(text) < _SHORT and not any(character.isalnum() for character in text)
 
