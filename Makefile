@@ -31,6 +31,9 @@ LAB_ARGS := $(if $(SPEAKER),--speaker $(SPEAKER)) $(if $(FIB),--fib $(FIB)) $(if
 # Whole hosts in containers: what runs them, what builds their Debian, and what gives them a way out if they want one.
 CONTAINER_PACKAGES := systemd-container mmdebstrap debian-archive-keyring slirp4netns
 
+# Prometheus, its promtool and the exporters, against which rules, dashboard and metrics are tested.
+PROMETHEUS_PACKAGES := prometheus prometheus-node-exporter prometheus-frr-exporter
+
 # What the virtual POP host needs on top: QEMU, and what builds its Debian.
 VM_PACKAGES := qemu-system-x86 qemu-utils mmdebstrap debian-archive-keyring e2fsprogs openssh-client
 VM_ARGS := $(if $(VPP_DEBS),--vpp-debs "$(VPP_DEBS)") $(if $(filter-out 0,$(KEEP)),--keep) $(ARGS)
@@ -110,7 +113,7 @@ compare-docs: setup ## put the figures of both into docs/comparison.md
 	$(BIN)/python -m tests.guest.comparison.report build/comparison.json build/comparison-bare.json docs/comparison.md
 
 .PHONY: test
-test: PACKAGES += $(DPDK_PACKAGES) $(CONTAINER_PACKAGES)
+test: PACKAGES += $(DPDK_PACKAGES) $(PROMETHEUS_PACKAGES) $(CONTAINER_PACKAGES)
 test: lint ## lint, types, unit and integration tests
 	$(BIN)/pytest tests/unit tests/integration tests/fleet $(ARGS)
 
@@ -148,8 +151,9 @@ format: setup ## put the code into its one format
 	$(BIN)/ruff format .
 
 .PHONY: docs
-docs: setup ## write docs/inventory.md from the roles' argument specifications
+docs: setup ## write docs/inventory.md from the roles' argument specifications, docs/metrics.md from metrics and rules
 	$(BIN)/python docs/inventory.py
+	$(BIN)/python docs/metrics.py
 
 .PHONY: bench
 bench: setup ## measure; prints a table and writes build/bench.json

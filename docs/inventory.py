@@ -32,6 +32,7 @@ ORDER = (
     "verify",
     "acceptance",
     "snapshot",
+    "observability",
     "venv",
 )
 """Roles in the order of playbooks/site.yml; others follow by name."""

@@ -31,6 +31,7 @@ class Agent:
         self.directory = topology.directory / "agent"
         self.config = self.directory / "agent.yaml"
         self.socket = self.directory / "control.sock"
+        self.readers_socket = self.directory / "readers.sock"
         self.client = ControlClient(self.socket)
         self._pipelines = pipelines
         self.daemon = Daemon(
@@ -47,7 +48,7 @@ class Agent:
             LabError: the configuration cannot be used.
         """
         self.directory.mkdir(exist_ok=True)
-        self.config.write_text(agent_config(self._pipelines, self.socket))
+        self.config.write_text(agent_config(self._pipelines, self.socket, self.readers_socket))
         try:
             load(self.config)
         except ConfigError as error:
@@ -129,9 +130,17 @@ class Agent:
             raise LabError(f"the agent does not compare its FIBs: {error}") from error
 
 
-def agent_config(pipelines: Sequence[Mapping[str, Any]], socket: Path) -> str:
+def agent_config(
+    pipelines: Sequence[Mapping[str, Any]], socket: Path, readers_socket: Path | None = None
+) -> str:
     """Return the lab's agent.yaml."""
-    return render("agent.yaml.j2", hostname="pop1", pipelines=pipelines, control_socket=socket)
+    return render(
+        "agent.yaml.j2",
+        hostname="pop1",
+        pipelines=pipelines,
+        control_socket=socket,
+        readers_socket=readers_socket,
+    )
 
 
 def _words(pipeline: PipelineStatus) -> str:

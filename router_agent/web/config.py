@@ -27,6 +27,7 @@ from router_agent.strict_yaml import FileError, Where, content_of, expected, one
 
 READERS_SOCKET = Path("/run/router-agent/readers.sock")
 """Where the agent answers readers when the configuration does not say."""
+DRAINED_MARK = Path("/run/router-agent/drained")
 
 
 class WebConfigError(FileError):
@@ -69,6 +70,9 @@ class WebConfig(BaseModel):
     )
     control_socket: SocketPath = Field(
         default=READERS_SOCKET, description="The agent's socket for readers (`control.readers_socket`)."
+    )
+    drained_mark: Path = Field(
+        default=DRAINED_MARK, description="The mark of a drained router (docs/fleet.md)."
     )
     log: LogConfig = Field(default_factory=LogConfig)
 

@@ -342,6 +342,21 @@ SECTIONS: tuple[Section, ...] = (
         ),
     ),
     Section(
+        "Operation",
+        "From the web process itself, whether the agent answers or not.",
+        (
+            _gauge(
+                "router_agent_drained",
+                "Whether it is drained, by an operator or by itself (fail-safe): router-agent drained.",
+                "by",
+            ),
+            _gauge(
+                "router_agent_drained_since_timestamp_seconds",
+                "Since when; absent while it is not drained.",
+            ),
+        ),
+    ),
+    Section(
         "VPP",
         "From VPP's stats segment, read by the agent. VPP renews what threads, nodes and buffers did every "
         "10 s. Where the kernel forwards there is none of this: node_exporter has the kernel's interfaces.",

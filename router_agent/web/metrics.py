@@ -34,6 +34,7 @@ from router_agent.observe.answers import (
     TableCounts,
 )
 from router_agent.web.agent import Heard
+from router_agent.web.drained import FAIL_SAFE, Drained
 from router_agent.web.families import families
 
 _FAMILIES = families()
@@ -56,27 +57,31 @@ _PORTS = {
 _CONTENT_TYPES = {True: openmetrics.CONTENT_TYPE_LATEST, False: CONTENT_TYPE_PLAIN_0_0_4}
 
 
-def page(status: Heard[Status], counters: Heard[Counters], *, accept: str = "") -> tuple[bytes, str]:
+def page(
+    status: Heard[Status], counters: Heard[Counters], drained: Drained | None, *, accept: str = ""
+) -> tuple[bytes, str]:
     """Return the figures as text, and the type of that text.
 
     Args:
         status: what the agent says of itself.
         counters: what it says of VPP.
+        drained: the drain that is in force, if there is one.
         accept: the reader's Accept header; OpenMetrics is given where it is named, else Prometheus' own
             format.
     """
     registry = CollectorRegistry()
-    registry.register(_Collected(list(figures_of(status, counters))))
+    registry.register(_Collected(list(figures_of(status, counters, drained))))
     open_metrics = "application/openmetrics-text" in accept
     encode = openmetrics.generate_latest if open_metrics else generate_latest
     return encode(registry), _CONTENT_TYPES[open_metrics]
 
 
-def figures_of(status: Heard[Status], counters: Heard[Counters]) -> Iterator[Metric]:
+def figures_of(status: Heard[Status], counters: Heard[Counters], drained: Drained | None) -> Iterator[Metric]:
     """Yield every metric that has a value, in the order of `router_agent.web.families`."""
     figures = _Figures()
     figures.add("router_agent_up", status.row is not None)
     figures.add("router_agent_web_build_info", version=__version__)
+    _operation(figures, drained)
     if status.row is not None:
         _agent(figures, status.row, status.at)
     for forwarder in counters.row.forwarders if counters.row else ():
@@ -140,6 +145,14 @@ def _agent(figures: _Figures, status: Status, at: float) -> None:
     figures.add("router_agent_resident_memory_bytes", status.rss_bytes)
     for pipeline in status.pipelines:
         _pipeline(figures, pipeline, at)
+
+
+def _operation(figures: _Figures, drained: Drained | None) -> None:
+    itself = drained is not None and drained.by == FAIL_SAFE
+    figures.add("router_agent_drained", drained is not None and not itself, by="operator")
+    figures.add("router_agent_drained", itself, by=FAIL_SAFE)
+    if drained is not None and drained.since is not None:
+        figures.add("router_agent_drained_since_timestamp_seconds", round(drained.since.timestamp()))
 
 
 def _pipeline(figures: _Figures, pipeline: PipelineStatus, at: float) -> None:

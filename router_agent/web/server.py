@@ -25,7 +25,7 @@ from aiohttp import web
 from aiohttp.web_protocol import RequestHandler
 
 from router_agent.systemd import Notifier, passed_sockets
-from router_agent.web import metrics
+from router_agent.web import drained, metrics
 from router_agent.web.agent import Agent
 from router_agent.web.config import WebConfig
 
@@ -301,7 +301,8 @@ def _is_address(name: str) -> bool:
 async def _metrics(request: web.Request) -> web.Response:
     agent = request.app[AGENT]
     status, counters = await asyncio.gather(agent.status(), agent.counters())
-    body, content_type = metrics.page(status, counters, accept=request.headers.get("Accept", ""))
+    mark = drained.read(request.app[CONFIG].drained_mark)
+    body, content_type = metrics.page(status, counters, mark, accept=request.headers.get("Accept", ""))
     response = web.Response(body=body, headers={"Content-Type": content_type})
     response.enable_compression()
     return response

@@ -199,9 +199,9 @@ def test_the_web_process_takes_what_the_role_renders(tmp_path: Path) -> None:
     variables = {
         "hostname": "ams1-r1",
         "listen": "192.0.2.11",
-        "port": 9101,
+        "listen_port": 9101,
         "clients": ["192.0.2.9", "2001:db8::/64"],
-        "hosts": ["ams1-r1"],
+        "host_names": ["ams1-r1"],
         "readers_socket": DEFAULTS["router_agent_readers_socket"],
         "log_level": "warning",
     }
@@ -226,7 +226,7 @@ def test_the_web_process_takes_what_the_role_renders(tmp_path: Path) -> None:
 def test_only_those_who_are_named_reach_the_web_process(
     listen: str, clients: list[str], stream: str, allowed: str
 ) -> None:
-    variables = {"listen": listen, "port": 9101, "clients": clients}
+    variables = {"listen": listen, "listen_port": 9101, "clients": clients}
     text = render("router-agent-web.socket.j2", **variables)
     assert rendered_by_ansible("router-agent-web.socket.j2", variables) == text
     lines = text.splitlines()

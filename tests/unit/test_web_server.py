@@ -4,6 +4,7 @@ socket."""
 from __future__ import annotations
 
 import asyncio
+import json
 import os
 import select
 import socket
@@ -133,7 +134,9 @@ async def router(tmp_path: Path) -> AsyncIterator[Router]:
 async def serving(tmp_path: Path, **config: Any) -> AsyncIterator[tuple[str, int]]:
     """A server on a free port of the loopback; yields its address."""
     listener = socket.create_server(("127.0.0.1", 0))
-    settings = WebConfig(control_socket=tmp_path / "readers.sock", **config)
+    settings = WebConfig(
+        control_socket=tmp_path / "readers.sock", drained_mark=tmp_path / "drained", **config
+    )
     async with Server(settings, listener) as running:
         yield running.address
 
@@ -178,7 +181,32 @@ async def test_an_agent_that_is_away_is_a_figure_and_no_error(tmp_path: Path) ->
     async with serving(tmp_path) as address:
         found = await values_of(address)
     assert found["router_agent_up", ""] == 0
-    assert {name for name, _ in found} == {"router_agent_up", "router_agent_web_build_info"}
+    assert {name for name, _ in found} == {
+        "router_agent_up",
+        "router_agent_web_build_info",
+        "router_agent_drained",
+    }
+
+
+@pytest.mark.parametrize(
+    ("mark", "expected"),
+    [
+        (None, (0, 0, None)),
+        ({"since": "2026-01-02T03:04:05Z", "by": "an operator", "reason": ""}, (1, 0, 1767323045)),
+        ({"since": "2026-01-02T03:04:05Z", "by": "fail-safe"}, (0, 1, 1767323045)),
+        ("no mark", (1, 0, None)),
+    ],
+)
+async def test_a_drained_router_is_told_though_its_agent_is_away(
+    tmp_path: Path, mark: object, expected: tuple[int, int, int | None]
+) -> None:
+    if mark is not None:
+        (tmp_path / "drained").write_text(json.dumps(mark))
+    async with serving(tmp_path) as address:
+        found = await values_of(address)
+    since = found.get(("router_agent_drained_since_timestamp_seconds", ""))
+    drained = (found["router_agent_drained", "operator"], found["router_agent_drained", "fail-safe"])
+    assert (*drained, since) == expected
 
 
 async def test_an_agent_that_fails_or_hangs_is_away(
