@@ -48,7 +48,8 @@ CONFIGURATIONS = (
     "etc/systemd/system/vpp.service.d/*",
     "etc/systemd/system/frr.service.d/*",
     "etc/apt/preferences.d/pop-router*",
-    "etc/apt/sources.list.d/*",
+    "etc/apt/sources.list.d/pop-router*",
+    "etc/apt/sources.list.d/frr*",
     "etc/os-release",
 )
 """Files that go into the bundle, below the root directory; secrets are looked for in each."""
