@@ -240,8 +240,7 @@ def prometheus(router: Observed, tmp_path: Path) -> Iterator[Prometheus]:
     listening = {job: ("127.0.0.1", port) for job, port in router.ports.items()}
     endpoints = [{**e, "reachable": True} for e in observability_endpoints("pop1", "lab", listening)]
     for job in JOBS:
-        targets = render("prometheus-targets.json.j2", targets=observability_targets(endpoints, job))
-        (tmp_path / f"{job}.json").write_text(targets)
+        (tmp_path / f"{job}.json").write_text(json.dumps(observability_targets(endpoints, job)))
     config = yaml.safe_load(render("prometheus-scrape.yml.j2", targets=str(tmp_path), jobs=JOBS))
     for job in config["scrape_configs"]:
         job |= {"scrape_interval": "1s", "scrape_timeout": "1s"}
