@@ -58,7 +58,8 @@ async def _held(
 
 def distinct(keys: U64) -> U64:
     """Return each key once."""
-    return keys[unique_last(*(keys[:, word] for word in range(keys.shape[1])))]
+    once: U64 = keys[unique_last(*(keys[:, word] for word in range(keys.shape[1])))]
+    return once
 
 
 def _none(family: Family) -> U64:
