@@ -76,8 +76,8 @@ class Datagrams:
             now = time.time_ns()
             sequence = self._sequence(n)
             if len(sequence):
-                columns = (np.full(len(sequence), part, np.uint32) for part in divmod(now, NS))
-                return Captured(sequence, *columns, more=n == _SLOTS)
+                seconds, nanoseconds = (np.full(len(sequence), part, np.uint32) for part in divmod(now, NS))
+                return Captured(sequence, seconds, nanoseconds, more=n == _SLOTS)
         return NONE
 
     def release(self, count: int) -> None:
