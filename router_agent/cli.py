@@ -31,6 +31,7 @@ from typing import TYPE_CHECKING, Annotated, NoReturn
 import typer
 
 from router_agent import __version__
+from router_agent.drain import cli as draining
 from router_agent.snapshot.cli import snapshot
 from router_agent.support.cli import support_bundle
 from router_agent.terminal import new_table, print_tables
@@ -84,6 +85,7 @@ app.add_typer(traffic, name="traffic")
 app.command("web")(web)
 app.add_typer(snapshot, name="snapshot")
 app.command("support-bundle")(support_bundle)
+draining.add_to(app)
 
 Socket = Annotated[
     Path, typer.Option("--socket", envvar="ROUTER_AGENT_SOCKET", help="Control socket of the agent.")
