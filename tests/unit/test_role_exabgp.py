@@ -15,7 +15,12 @@ import yaml
 from ansible.errors import AnsibleFilterError
 
 from exabgp_configuration import action_for, digest, masked
-from exabgp_variables import exabgp_peers, exabgp_services, exabgp_services_sessions
+from exabgp_variables import (
+    exabgp_graceful_shutdown,
+    exabgp_peers,
+    exabgp_services,
+    exabgp_services_sessions,
+)
 from role_variables import rendered_by_ansible
 from router_agent.lab.render import render
 
@@ -91,6 +96,13 @@ CASES: dict[str, tuple[str, dict[str, Any]]] = {
             "graceful_restart_seconds": 120,
             "announce": {"ipv4": ["192.0.2.0/24"], "ipv6": ["2001:db8:53::/48"]},
             "peers": exabgp_peers(PEERS, asn=64500),
+            "graceful_shutdown": exabgp_graceful_shutdown(
+                exabgp_peers(PEERS, asn=64500),
+                {"ipv4": ["192.0.2.0/24"], "ipv6": ["2001:db8:53::/48"]},
+                asn=64500,
+                command="/usr/bin/python3 -I -S /usr/local/lib/exabgp_announcer.py /run/mark /run/status",
+                source="",
+            ),
             "healthcheck": "/opt/exabgp/bin/exabgp healthcheck",
             "services": services(SERVICES),
             "services_sessions": sessions(SERVICES),

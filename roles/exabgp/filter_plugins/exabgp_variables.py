@@ -95,6 +95,44 @@ def _password(peer: Mapping[str, Any], where: str) -> str:
     return _quotable(password, f"{where}.password", secret=True)
 
 
+def exabgp_graceful_shutdown(
+    peers: Iterable[Mapping[str, Any]],
+    announce: Mapping[str, Iterable[str]],
+    *,
+    asn: int,
+    command: str,
+    source: str,
+) -> Variables | None:
+    """Return the template's `graceful_shutdown`; None when nothing is announced to anybody.
+
+    The name of the process ends with a digest of what it does, for the same reason as those of services.
+
+    Args:
+        peers: the template's.
+        announce: prefixes by family, that each neighbour of the family is told.
+        asn: `router_asn`.
+        command: that runs the process, with the mark and the file it writes.
+        source: its program, whose change starts it anew, too.
+    """
+    words = [word for peer in peers for word in _announced(peer, list(announce[peer["family"]]), asn)]
+    if not words:
+        return None
+    run = " ".join([command, *words])
+    digest = hashlib.sha256(f"{run}\0{source}".encode()).hexdigest()[:8]
+    return {"process": f"graceful-shutdown-{digest}", "run": run}
+
+
+def _announced(peer: Mapping[str, Any], prefixes: list[str], asn: int) -> list[str]:
+    if not prefixes:
+        return []
+    words = [peer["address"], f"prefixes={'+'.join(prefixes)}"]
+    if peer.get("communities"):
+        words.append(f"communities={'+'.join(peer['communities'])}")
+    if peer.get("prepend"):
+        words.append(f"as-path={'+'.join([str(asn)] * (peer['prepend'] + 1))}")
+    return words
+
+
 def exabgp_services(
     services: Iterable[Mapping[str, Any]],
     *,
@@ -217,6 +255,7 @@ class FilterModule:
     def filters(self) -> dict[str, Callable[..., Any]]:
         """Return the filters by name."""
         return {
+            "exabgp_graceful_shutdown": exabgp_graceful_shutdown,
             "exabgp_peers": exabgp_peers,
             "exabgp_services": exabgp_services,
             "exabgp_services_sessions": exabgp_services_sessions,

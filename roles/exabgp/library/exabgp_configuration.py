@@ -52,6 +52,13 @@ options:
     description: Path of the relay.
     type: path
     required: true
+  announcer:
+    description: Content of what announces with GRACEFUL_SHUTDOWN on a drained router; removed when omitted.
+    type: str
+  announcer_path:
+    description: Path of that.
+    type: path
+    required: true
   program:
     description: ExaBGP's environment; a symbolic link to the version in use.
     type: path
@@ -142,6 +149,7 @@ class _ExaBgp:
         self.environment = directory / "exabgp.env"
         self.checks = directory / "checks"
         self.relay = Path(module.params["relay_path"])
+        self.announcer = Path(module.params["announcer_path"])
 
     @property
     def executable(self) -> Path:
@@ -151,12 +159,13 @@ class _ExaBgp:
         """Return the files as the module was given them."""
         given = {
             name: None if self._module.params[name] is None else self._module.params[name].rstrip("\n") + "\n"
-            for name in ("configuration", "environment", "unit", "checks", "relay")
+            for name in ("configuration", "environment", "unit", "checks", "relay", "announcer")
         }
         return [
             _File(self.environment, given["environment"]),
             _File(_UNIT, given["unit"]),
             _File(self.relay, given["relay"]),
+            _File(self.announcer, given["announcer"]),
             # Both may hold passwords. The checks are read each time, the other when ExaBGP is told to.
             _File(self.checks, given["checks"], self._user, "0750"),
             _File(self.configuration, given["configuration"], self._user, "0640"),
@@ -172,7 +181,7 @@ class _ExaBgp:
         version = os.path.realpath(self._program)
         return {
             "restart": digest(version, contents[_UNIT], contents[self.environment]),
-            "reload": digest(contents[self.configuration], contents[self.relay]),
+            "reload": digest(contents[self.configuration], contents[self.relay], contents[self.announcer]),
         }
 
     def applied(self) -> dict[str, str]:
@@ -373,7 +382,8 @@ def _put_back(
 ) -> NoReturn:
     result.pop("msg")
     problem = f"ExaBGP did not take the configuration: {problem}"
-    if any(file.content is None for file in old if file.path != exabgp.relay):
+    optional = (exabgp.relay, exabgp.announcer)
+    if any(file.content is None for file in old if file.path not in optional):
         exabgp.fail(f"{problem}\nThere was none before that could be put back.", **result)
     exabgp.write(old)
     again = exabgp.take("restart", seconds)
@@ -409,6 +419,8 @@ def main() -> None:
             "unit": {"type": "str"},
             "relay": {"type": "str"},
             "relay_path": {"type": "path", "required": True},
+            "announcer": {"type": "str"},
+            "announcer_path": {"type": "path", "required": True},
             "program": {"type": "path", "required": True},
             "user": {"type": "str", "default": "exabgp"},
             "directory": {"type": "path", "default": "/etc/exabgp"},

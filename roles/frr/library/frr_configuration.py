@@ -38,6 +38,13 @@ options:
   daemons:
     description: Content of the daemons file; left alone when omitted.
     type: str
+  drained_mark:
+    description:
+      - File that is there while the router is drained. While it is, C(bgp graceful-shutdown) (RFC 8326)
+        belongs to the configuration, as C(router-agent drain) has put it there, so that it is not taken
+        out.
+    type: path
+    default: /run/router-agent/drained
   service:
     description: Unit that runs the daemons.
     type: str
@@ -77,6 +84,8 @@ restart_reasons:
   elements: str
 """
 
+DRAINED = "! Drained (RFC 8326): router-agent undrain takes this out.\nbgp graceful-shutdown\n!\n"
+"""What `router-agent drain` puts before the first instance of BGP (router_agent/drain/frr.py)."""
 _COMMAND_SECONDS = "300"
 _POLL_SECONDS = 0.5
 _MASK = "********"
@@ -92,6 +101,11 @@ _ALWAYS = ("zebra", "mgmtd", "staticd")
 def masked(text: str) -> str:
     """Return a configuration, or a message that quotes one, without its passwords."""
     return _SECRET.sub(rf"\g<1>{_MASK}", text)
+
+
+def drained(configuration: str) -> str:
+    """Return the configuration of a drained router; as it is when it speaks no BGP."""
+    return re.sub(r"^(?=router bgp\b)", lambda _: DRAINED, configuration, count=1, flags=re.MULTILINE)
 
 
 def delta_of(output: str) -> str:
@@ -338,8 +352,9 @@ def _left_after(frr: _Frr, files: _Files, seconds: float) -> str:
 
 def _run(module: AnsibleModule) -> None:
     frr = _Frr(module)
+    configuration = module.params["configuration"].rstrip("\n") + "\n"
     wanted = _Files(
-        module.params["configuration"].rstrip("\n") + "\n",
+        drained(configuration) if Path(module.params["drained_mark"]).exists() else configuration,
         None if module.params["daemons"] is None else module.params["daemons"].rstrip("\n") + "\n",
     )
     assert wanted.configuration is not None
@@ -446,6 +461,7 @@ def main() -> None:
         argument_spec={
             "configuration": {"type": "str", "required": True, "no_log": True},
             "daemons": {"type": "str"},
+            "drained_mark": {"type": "path", "default": "/run/router-agent/drained"},
             "service": {"type": "str", "default": "frr.service"},
             "directory": {"type": "path", "default": "/etc/frr"},
             "runtime_directory": {"type": "path", "default": "/run/frr"},
