@@ -30,6 +30,7 @@ ORDER = (
     "exabgp",
     "router_agent",
     "verify",
+    "drain",
     "acceptance",
     "snapshot",
     "observability",
