@@ -75,7 +75,7 @@ LATEST = (
 
 UNITS = (
     *("router-agent*", "frr.service", "exabgp.service", "vpp.service", "vpp-interfaces.service"),
-    *("management-route.*", "systemd-networkd.service", "prometheus-*", "pop-router*"),
+    *("management-route.*", "systemd-networkd.service", "prometheus-*", "pop-router*", "last-good*"),
 )
 """Units whose state and journal go into the bundle; patterns as systemd takes them."""
 
@@ -192,6 +192,7 @@ def _agent(host: Host) -> Iterator[Collector]:
     yield _asked(host, "agent/neighbours.jsonl", "show", "neighbours", "--json")
     yield _asked(host, "agent/routes-absent.jsonl", "show", "routes", "--absent", "--limit", "1000", "--json")
     yield _asked(host, "agent/status.txt", "show", "status")
+    yield Collector("agent/drained.json", (*agent, "drained", "--json"))
 
 
 def _frr(host: Host) -> Iterator[Collector]:
