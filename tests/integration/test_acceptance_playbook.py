@@ -19,7 +19,7 @@ import pytest
 import yaml
 
 from router_agent.lab.lab import Lab
-from router_agent.lab.plan import IN, OUT, POP_AS
+from router_agent.lab.plan import IN, OUT
 from router_agent.lab.table import generated_table
 from router_agent.model import prefixes_of
 from router_agent.traffic.counters.kernel import parse_dev, proc_net
@@ -60,6 +60,7 @@ class Playbook:
         self.reports = ROOT / "build" / "acceptance" / self.host
         self.output = ""
         self.kit = program(directory)
+        self.drain_file = directory / "drain.yaml"
 
     def run(self, *arguments: str, **variables: Any) -> int:
         """Run it; return the exit code."""
@@ -98,6 +99,7 @@ class Playbook:
             "acceptance_vtysh": list(self.lab.frr.vtysh),
             "acceptance_ssh": {},
             "acceptance_agent": self.kit,
+            "acceptance_drain_config": str(self.drain_file),
             "acceptance_program": self.kit,
             "acceptance_interfaces": [IN.name, OUT.name],
             "acceptance_frames": [128],
@@ -111,11 +113,18 @@ class Playbook:
         return found
 
     def drained(self, *, drained: bool) -> None:
-        """Have FRR ask its neighbours to go elsewhere, or no longer."""
+        """Drain the POP, or undrain it."""
         assert self.lab.frr is not None
-        line = f"{'' if drained else 'no '}bgp graceful-shutdown"
-        words = ["-c", "configure terminal", "-c", f"router bgp {POP_AS}", "-c", line]
-        subprocess.run([*self.lab.frr.vtysh, *words], check=True)
+        settings = {
+            "frr": {
+                "vtysh": list(self.lab.frr.vtysh),
+                "configuration": str(self.lab.frr.directory / "frr.conf"),
+            },
+            "mark": {"current": str(self.directory / "drained"), "kept": str(self.directory / "kept")},
+        }
+        self.drain_file.write_text(yaml.safe_dump(settings))
+        words = ["drain", "--no-wait"] if drained else ["undrain"]
+        subprocess.run([self.kit, *words, "--config", self.drain_file], check=True)
 
 
 @pytest.fixture

@@ -53,13 +53,20 @@ def state(**changes: Any) -> dict[str, Any]:
     return found | changes
 
 
-def live(found: dict[str, Any], counters: dict[str, int] | None = None, seconds: float = 2.0) -> list[str]:
+def live(
+    found: dict[str, Any],
+    counters: dict[str, int] | None = None,
+    seconds: float = 2.0,
+    *,
+    drained: bool = False,
+) -> list[str]:
     return acceptance_live_reasons(
         found,
         load={"seconds": seconds, "counters": counters or {}},
         interfaces=["uplink", "lan"],
         peers=PEERS,
         idle_pps=100,
+        drained=drained,
     )
 
 
@@ -69,10 +76,10 @@ def test_a_router_without_sessions_and_traffic_is_drained() -> None:
 
 def test_a_session_that_hears_prefixes_makes_it_live_and_is_named() -> None:
     sessions = frr_sessions(SUMMARY)
-    assert live(state(frr_sessions=sessions)) == [
-        "it announces 1 prefixes to 198.18.1.2 (no bgp graceful-shutdown)"
-    ]
-    assert live(state(frr_sessions=sessions, graceful_shutdown=True)) == []
+    assert live(state(frr_sessions=sessions)) == ["it announces 1 prefixes to 198.18.1.2 and is not drained"]
+    assert live(state(frr_sessions=sessions), drained=True) == []
+    # Traffic is traffic, whatever the neighbours were told.
+    assert live(state(frr_sessions=sessions), {"dev.lan.rx_packets": 9000}, drained=True)
     sessions["198.18.1.2"]["sent"] = 0
     assert live(state(frr_sessions=sessions)) == []
 
@@ -85,10 +92,11 @@ def test_graceful_shutdown_is_read_from_the_running_configuration(line: str, fou
 
 
 def test_a_session_of_exabgp_makes_it_live() -> None:
-    """What it announces nobody can ask: it runs without its command line."""
+    """What it announces nobody can ask, but it is among what a drained router has drained."""
     assert live(state(connections=["198.18.1.2"])) == []
     (reason,) = live(state(connections=["2001:db8::9%lan"]))
     assert "ExaBGP's session with 2001:db8::9 is up" in reason
+    assert live(state(connections=["2001:db8::9%lan"]), drained=True) == []
 
 
 @pytest.mark.parametrize(

@@ -23,6 +23,7 @@ def acceptance_live_reasons(
     interfaces: Sequence[str],
     peers: Sequence[Mapping[str, Any]],
     idle_pps: float,
+    drained: bool,
 ) -> list[str]:
     """Return why a router is live; nothing when it is drained.
 
@@ -32,21 +33,23 @@ def acceptance_live_reasons(
         interfaces: ports whose traffic counts.
         peers: neighbours as of the inventory, for those that ExaBGP speaks to.
         idle_pps: packets a second, received and sent on all ports together, that are no traffic.
+        drained: what ``router-agent drained`` said: by its mark and by its speakers.
     """
     reasons = [f"cannot be asked: {error}" for error in state["errors"]]
     rates = {name: port_pps(load, name) for name in interfaces}
     if sum(rates.values()) > idle_pps:
         busy = ", ".join(f"{name} {rate:,.0f} pps" for name, rate in rates.items() if rate)
         reasons.append(f"its ports carry traffic ({busy}; {idle_pps:,.0f} together is idle)")
-    if not state["graceful_shutdown"]:
-        reasons += [
-            f"it announces {session['sent']:,} prefixes to {address} (no bgp graceful-shutdown)"
-            for address, session in state["frr_sessions"].items()
-            if session["state"] == _ESTABLISHED and session["sent"]
-        ]
+    if drained:
+        return reasons
+    reasons += [
+        f"it announces {session['sent']:,} prefixes to {address} and is not drained"
+        for address, session in state["frr_sessions"].items()
+        if session["state"] == _ESTABLISHED and session["sent"]
+    ]
     connected = {ip_address(address.partition("%")[0]) for address in state["connections"]}
     reasons += [
-        f"ExaBGP's session with {peer['address']} is up, and what it announces cannot be asked"
+        f"ExaBGP's session with {peer['address']} is up, and it is not drained"
         for peer in peers
         if peer.get("speaker", "frr") == "exabgp" and ip_address(peer["address"]) in connected
     ]
