@@ -32,6 +32,7 @@ import typer
 
 from router_agent import __version__
 from router_agent.drain import cli as draining
+from router_agent.host_reader.cli import host_reader
 from router_agent.snapshot.cli import snapshot
 from router_agent.support.cli import support_bundle
 from router_agent.terminal import new_table, print_tables
@@ -55,8 +56,6 @@ if TYPE_CHECKING:
 
 CONFIG = Path("/etc/router-agent/agent.yaml")
 SOCKET = Path("/run/router-agent/control.sock")
-_FROM_THE_KERNEL = ("kernel", "fpm")
-"""Feeds that have zebra, and mostly FRR's BGP, before them."""
 _BATCH = 256
 """Rows that are laid out and written together."""
 
@@ -86,6 +85,7 @@ app.command("web")(web)
 app.add_typer(snapshot, name="snapshot")
 app.command("support-bundle")(support_bundle)
 draining.add_to(app)
+app.command("host-reader")(host_reader)
 
 Socket = Annotated[
     Path, typer.Option("--socket", envvar="ROUTER_AGENT_SOCKET", help="Control socket of the agent.")
@@ -461,13 +461,14 @@ def _with_bgp(answer: Audit, vtysh: Sequence[str]) -> Audit:
     """Compare BGP's table with the kernel's main table, for every pipeline that follows it."""
     from router_agent.model import MAIN_TABLE, Family
     from router_agent.observe import bgp_table
+    from router_agent.observe.control_plane import FEEDS_BEHIND_ZEBRA
 
     found = []
     for pipeline in answer.pipelines:
         compared = tuple(
             bgp_table.compare(family, vtysh=vtysh, table=MAIN_TABLE, namespace=pipeline.namespace)
             for family in Family
-            if pipeline.feed in _FROM_THE_KERNEL and MAIN_TABLE in pipeline.tables
+            if pipeline.feed in FEEDS_BEHIND_ZEBRA and MAIN_TABLE in pipeline.tables
         )
         found.append(pipeline.model_copy(update={"bgp": compared}))
     return answer.model_copy(update={"pipelines": tuple(found)})
@@ -523,7 +524,7 @@ def _with_control_plane(explanation: Explanation, vtysh: Sequence[str]) -> Expla
     found = []
     for pipeline in explanation.pipelines:
         before: tuple[Step, ...] = ()
-        if pipeline.feed in _FROM_THE_KERNEL:
+        if pipeline.feed in control_plane.FEEDS_BEHIND_ZEBRA:
             before = tuple(
                 control_plane.steps(
                     ip_network(pipeline.prefix or explanation.asked),

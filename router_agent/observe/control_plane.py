@@ -13,6 +13,8 @@ from router_agent.model import Prefix
 from router_agent.observe import ask
 from router_agent.observe.answers import Stage, Step
 
+FEEDS_BEHIND_ZEBRA = ("kernel", "fpm")
+"""Feeds that have zebra, and mostly FRR's BGP, before them."""
 _SHOWN = 8
 """Paths of a prefix that are put into words."""
 
