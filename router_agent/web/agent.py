@@ -84,14 +84,24 @@ class Agent:
 
     Args:
         path: of the socket.
+        name: who answers there, for messages.
+        unit: its service, likewise.
         shared_seconds: how long an answer is given again.
         answer_seconds: longest wait for one.
     """
 
     def __init__(
-        self, path: Path, *, shared_seconds: float = SHARED_SECONDS, answer_seconds: float = ANSWER_SECONDS
+        self,
+        path: Path,
+        *,
+        name: str = "the agent",
+        unit: str = "router-agent",
+        shared_seconds: float = SHARED_SECONDS,
+        answer_seconds: float = ANSWER_SECONDS,
     ) -> None:
         self._path = path
+        self._name = name
+        self._unit = unit
         self._shared_seconds = shared_seconds
         self._answer_seconds = answer_seconds
         self._asked: OrderedDict[str, _Question] = OrderedDict()
@@ -158,11 +168,13 @@ class Agent:
                 async with self._turns:
                     return await self._converse(question, shape)
         except TimeoutError:
-            return _nothing(f"no answer of the agent within {self._answer_seconds:g} s; it is busy or hangs")
+            return _nothing(
+                f"no answer of {self._name} within {self._answer_seconds:g} s; it is busy or hangs"
+            )
         except OSError as error:
             return _nothing(
-                f"the agent does not answer on {self._path} ({error.strerror or error}): "
-                "systemctl status router-agent"
+                f"{self._name} does not answer on {self._path} ({error.strerror or error}): "
+                f"systemctl status {self._unit}"
             )
 
     async def _converse(self, question: str, shape: type[A]) -> Heard[A]:

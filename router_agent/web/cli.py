@@ -22,7 +22,7 @@ def web(
         bool, typer.Option("--schema", help="Print the JSON Schema of the configuration instead.")
     ] = False,
 ) -> None:
-    """Serve figures for Prometheus (/metrics), read-only, until SIGTERM or SIGINT."""
+    """Serve figures for Prometheus (/metrics) and a page for people (/), until SIGTERM or SIGINT."""
     import asyncio
 
     from router_agent import logs

@@ -71,6 +71,17 @@ class WebConfig(BaseModel):
     control_socket: SocketPath = Field(
         default=READERS_SOCKET, description="The agent's socket for readers (`control.readers_socket`)."
     )
+    host_socket: SocketPath | None = Field(
+        default=None,
+        description="Socket of `router-agent host-reader`, which is asked for FRR's sessions and paths, and "
+        "the kernel's ports; none of these is on the page when null.",
+    )
+    router: str | None = Field(
+        default=None,
+        min_length=1,
+        max_length=253,
+        description="What the page calls this router; its host name when null.",
+    )
     drained_mark: Path = Field(
         default=DRAINED_MARK, description="The mark of a drained router (docs/fleet.md)."
     )

@@ -28,6 +28,7 @@ from router_agent.systemd import Notifier, passed_sockets
 from router_agent.web import drained, metrics
 from router_agent.web.agent import Agent
 from router_agent.web.config import WebConfig
+from router_agent.web.glass import looking_glass
 
 CONNECTIONS = 64
 """Connections at one time; a further one is closed at once."""
@@ -72,6 +73,7 @@ def application(config: WebConfig, agent: Agent) -> web.Application:
     app[AGENT], app[CONFIG] = agent, config
     app.on_response_prepare.append(_add_headers)
     app.router.add_get("/metrics", _metrics)
+    looking_glass(config, agent).add_to(app)
     return app
 
 

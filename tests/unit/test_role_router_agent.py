@@ -10,6 +10,7 @@ import yaml
 
 from role_variables import rendered_by_ansible
 from router_agent.config import load
+from router_agent.host_reader.cli import SOCKET as HOST_SOCKET
 from router_agent.lab.render import render
 from router_agent.web.config import READERS_SOCKET
 from router_agent.web.config import load as load_web
@@ -203,6 +204,7 @@ def test_the_web_process_takes_what_the_role_renders(tmp_path: Path) -> None:
         "clients": ["192.0.2.9", "2001:db8::/64"],
         "host_names": ["ams1-r1"],
         "readers_socket": DEFAULTS["router_agent_readers_socket"],
+        "host_socket": DEFAULTS["router_agent_host_socket"],
         "log_level": "warning",
     }
     text = render("router-agent-web.yaml.j2", **variables)
@@ -213,6 +215,7 @@ def test_the_web_process_takes_what_the_role_renders(tmp_path: Path) -> None:
     assert (str(config.address), config.port, config.hosts) == ("192.0.2.11", 9101, ("ams1-r1",))
     assert list(map(str, config.clients)) == ["192.0.2.9/32", "2001:db8::/64"]
     assert config.control_socket == READERS_SOCKET
+    assert (config.host_socket, config.router) == (HOST_SOCKET, "ams1-r1")
     assert config.log.level == "warning"
 
 
@@ -249,6 +252,32 @@ def test_the_web_process_may_do_nothing_but_answer() -> None:
         "NoNewPrivileges=yes",
         "PrivateNetwork=yes",
         "RestrictAddressFamilies=AF_UNIX",
+        "ProtectSystem=strict",
+    ):
+        assert line in lines
+
+
+def test_the_hosts_reader_is_in_frrs_group_and_has_no_network() -> None:
+    variables = {
+        "executable": "/opt/router-agent/bin/router-agent",
+        "user": DEFAULTS["router_agent_host_user"],
+        "socket": DEFAULTS["router_agent_host_socket"],
+        "socket_group": "router-agent-web",
+        "frr_group": DEFAULTS["router_agent_frr_group"],
+    }
+    text = render("router-agent-host-reader.service.j2", **variables)
+    assert rendered_by_ansible("router-agent-host-reader.service.j2", variables) == text
+    lines = text.splitlines()
+    for line in (
+        "User=router-agent-host",
+        "SupplementaryGroups=frrvty router-agent-web",
+        "ExecStart=/opt/router-agent/bin/router-agent host-reader "
+        "--socket /run/router-agent-host/reader.sock --group router-agent-web",
+        "RuntimeDirectory=router-agent-host",
+        "CapabilityBoundingSet=",
+        "IPAddressDeny=any",
+        "NoNewPrivileges=yes",
+        "RestrictAddressFamilies=AF_UNIX AF_NETLINK",
         "ProtectSystem=strict",
     ):
         assert line in lines

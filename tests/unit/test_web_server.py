@@ -287,7 +287,7 @@ async def test_nothing_can_be_changed(router: Router, tmp_path: Path, method: st
     async with serving(tmp_path) as address, answered(address, method=method, data=b"x" * 10) as response:
         assert response.status == 405
         assert response.headers["Allow"] == "GET,HEAD"
-    assert router.asked == []
+    assert set(router.asked) <= {"status", "counters"}, "the page's own look at the router"
 
 
 @pytest.mark.parametrize(
