@@ -278,6 +278,7 @@ def test_the_hosts_reader_is_in_frrs_group_and_has_no_network() -> None:
         "IPAddressDeny=any",
         "NoNewPrivileges=yes",
         "RestrictAddressFamilies=AF_UNIX AF_NETLINK",
+        "SystemCallFilter=@chown capset",
         "ProtectSystem=strict",
     ):
         assert line in lines
