@@ -44,14 +44,14 @@ class Group:
     Attributes:
         name: of the BIRD protocol that originates them.
         family: address family.
-        port: where they lead.
+        port: where they lead; None leads to whoever announces them.
         path: AS path behind the upstream's own AS, nearest first.
         rows: row numbers in the table's column of this family.
     """
 
     name: str
     family: Family
-    port: Port
+    port: Port | None
     path: tuple[int, ...]
     rows: I64
 
@@ -74,8 +74,10 @@ def groups_of(table: Table, ports: tuple[Port, ...] = RECEIVING_PORTS) -> list[G
 
     Args:
         table: what is announced.
-        ports: the two ports that routes lead to; `expected_port` gives positions in this tuple.
+        ports: the two ports that routes lead to; `expected_port` gives positions in this tuple. None at all
+            has every route lead to whoever announces it.
     """
+    leads: tuple[Port | None, ...] = ports or (None,)
     groups = []
     for family in Family:
         keys = table.keys(family)
@@ -83,12 +85,12 @@ def groups_of(table: Table, ports: tuple[Port, ...] = RECEIVING_PORTS) -> list[G
             continue
         paths = min(MOST_GROUPS, -(-len(keys) // _PREFIXES_IN_GROUP))
         path = (_hash(keys) >> np.uint64(32)) % np.uint64(paths)
-        number = path.astype(np.int64) * len(ports) + expected_port(keys)
+        number = path.astype(np.int64) * len(leads) + (expected_port(keys) if ports else 0)
         order = np.argsort(number, kind="stable")
         numbers, starts = np.unique(number[order], return_index=True)
         for found, rows in zip(numbers, np.split(order, starts[1:]), strict=True):
-            index, port = divmod(int(found), len(ports))
-            groups.append(Group(f"{_LABELS[family]}_{found}", family, ports[port], _as_path(index), rows))
+            index, port = divmod(int(found), len(leads))
+            groups.append(Group(f"{_LABELS[family]}_{found}", family, leads[port], _as_path(index), rows))
     return groups
 
 
@@ -106,9 +108,9 @@ def write_routes(directory: Path, table: Table, groups: list[Group]) -> None:
 def _static_protocol(group: Group, keys: U64) -> Iterator[str]:
     channel = "ipv4" if group.family is Family.IPV4 else "ipv6"
     path = "".join(f"bgp_path.prepend({number}); " for number in reversed(group.path))
-    next_hop = group.port.gateway(group.family)
+    next_hop = f"bgp_next_hop = {group.port.gateway(group.family)}; " if group.port else ""
     yield f"protocol static {group.name} {{\n"
-    yield f"  {channel} {{ import filter {{ bgp_next_hop = {next_hop}; {path}accept; }}; }};\n"
+    yield f"  {channel} {{ import filter {{ {next_hop}{path}accept; }}; }};\n"
     for prefix in _texts(keys):
         yield f"  route {prefix} blackhole;\n"
     yield "}\n"

@@ -37,6 +37,8 @@ class Session:
         password: TCP-MD5 (RFC 2385); None for none.
         passive: BIRD waits for the neighbour to connect.
         ttl_security: packets have TTL 255 both ways (GTSM, RFC 5082).
+        graceful_shutdown: what the neighbour announces before it shuts down is the last choice (RFC 8326).
+        own_socket: it listens at its local address alone, because another speaker is in the namespace.
         description: for people.
     """
 
@@ -49,6 +51,8 @@ class Session:
     password: str | None = None
     passive: bool = False
     ttl_security: bool = False
+    graceful_shutdown: bool = False
+    own_socket: bool = False
     description: str = ""
 
 
@@ -250,6 +254,8 @@ def _peer(session: Session) -> dict[str, object]:
         "accept": session.accept,
         "passive": session.passive,
         "ttl_security": session.ttl_security,
+        "graceful_shutdown": session.graceful_shutdown,
+        "own_socket": session.own_socket,
     }
     if session.password is not None:
         peer["password"] = session.password
