@@ -119,7 +119,7 @@ test: lint ## lint, types, unit and integration tests
 
 .PHONY: fleet
 fleet: PACKAGES += $(CONTAINER_PACKAGES)
-fleet: setup ## three routers of two POPs through a rolling upgrade under traffic; a table of what it cost
+fleet: setup ## three routers of two POPs, changed under traffic; a table of what it cost
 	$(BIN)/pytest tests/fleet $(ARGS)
 
 .PHONY: hosts
