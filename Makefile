@@ -11,7 +11,7 @@ ARGS ?=
 
 # The daemons of the lab and of the tests, and the tools that build its network. A package is installed when it is
 # missing, never upgraded.
-PACKAGES := frr frr-pythontools frr-rpki-rtrlib bird2 iproute2 ethtool procps openssh-client \
+PACKAGES := frr frr-pythontools frr-rpki-rtrlib bird2 grub-common iproute2 ethtool procps openssh-client \
 	openssh-server
 ifneq ($(shell $(PYTHON) -c 'import ensurepip, venv' >/dev/null 2>&1 || echo missing),)
 PACKAGES += python3-venv

@@ -31,6 +31,8 @@ ORDER = (
     "router_agent",
     "verify",
     "drain",
+    "kernel",
+    "upgrade",
     "acceptance",
     "snapshot",
     "observability",
