@@ -27,7 +27,7 @@ from upgrade_order import (
 )
 
 ROOT = Path(__file__).parents[2]
-SERIAL = [1, "25%", "100%"]
+SERIAL: list[int | str] = [1, "25%", "100%"]
 
 hosts = st.text(st.sampled_from("abr-0123456789"), min_size=1, max_size=6)
 fleets = st.dictionaries(hosts, st.sampled_from(["ams1", "ams2", "fra1", "lon1", "nyc1"]), max_size=40)
@@ -178,7 +178,7 @@ def rolled_out(directory: Path, routers: dict[str, dict[str, Any]], *arguments: 
     return [line.removeprefix("msg: BATCH ").split(",") for line in lines if line.startswith("msg: BATCH ")]
 
 
-ROUTERS = {
+ROUTERS: dict[str, dict[str, Any]] = {
     f"pop{pop}-r{number}": {"router_pop": f"pop{pop}"}
     for pop, count in enumerate((2, 2, 3, 1, 2, 2), start=1)
     for number in range(1, count + 1)
