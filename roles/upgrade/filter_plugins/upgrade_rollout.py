@@ -211,12 +211,11 @@ def upgrade_received_pps(load: Mapping[str, Any], ports: Iterable[str]) -> float
 
 def upgrade_failure(result: Mapping[str, Any]) -> str:
     """Return why a task failed, in a few lines."""
-    said = str(result.get("msg") or result.get("reason") or "")
-    output = str(result.get("stderr") or result.get("stdout") or "").strip()
-    if not said or said == "non-zero return code":
-        said = output or said or "no reason given"
-    lines = [line for line in said.splitlines() if line.strip()]
-    return "\n".join(lines[-_LINES:])[:_LONGEST]
+    said = str(result.get("msg") or result.get("reason") or "").splitlines()
+    output = str(result.get("stderr") or result.get("stdout") or "").splitlines()
+    # A message says first what is wrong, a program last.
+    lines = said[:_LINES] if said and said != ["non-zero return code"] else output[-_LINES:] or said
+    return "\n".join(lines)[:_LONGEST] or "no reason given"
 
 
 def upgrade_not_locked(results: Sequence[Mapping[str, Any]], silent: Sequence[str], path: str) -> str:
