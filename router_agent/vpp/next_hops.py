@@ -306,10 +306,14 @@ def through(family: Family, number: int) -> PathSet:
 
 
 def entry_of(family: Family, paths: PathSet) -> Entry | None:
-    """Return the entry that the paths of a route, as read, lead through; None when they do not."""
+    """Return the entry of a family that a route leads through, by its paths as read; None when by none."""
     if len(paths.paths) != 1 or paths.paths[0].interface != THROUGH_ENTRY:
         return None
-    return family, int.from_bytes(paths.paths[0].gateway, "big") & (1 << 64) - 1
+    address = paths.paths[0].gateway
+    # Both families number theirs from 1.
+    if len(address) != len(entry_address(family, 0)):
+        return None
+    return family, int.from_bytes(address, "big") & (1 << 64) - 1
 
 
 async def find_tables(session: VppSession, name: str) -> dict[Family, int]:

@@ -36,6 +36,7 @@ from router_agent.model import (
     prefixes_of,
     v4_keys,
 )
+from router_agent.traffic.tables.vpp import read_vpp_table
 from router_agent.vpp.process import VppProcess
 from router_agent.vpp.session import VppSession
 
@@ -170,6 +171,26 @@ async def test_every_kind_of_route_reads_back_as_written(vpp: VppProcess) -> Non
         assert len(await put(fib, dict(six))) == 0
         assert await held(fib, Family.IPV4) == {p: in_vpp_terms(s) for p, s in four.items()}
         assert await held(fib, Family.IPV6) == {p: in_vpp_terms(s) for p, s in six.items()}
+
+
+async def test_the_traffic_check_expects_each_family_at_its_own_port(vpp: VppProcess) -> None:
+    """Both families' first entries have the same number."""
+    wanted = {
+        "192.0.2.0/24": PathSet.unicast(Path(LEFT, packed("10.0.0.1"))),
+        "2001:db8:1::/48": PathSet.unicast(Path(RIGHT, packed("2001:db8::9"))),
+    }
+    async with opened(vpp) as fib:
+        for prefix, paths in wanted.items():
+            assert len(await put(fib, {prefix: paths})) == 0
+        table = await asyncio.to_thread(read_vpp_table, vpp.api_socket)
+        found = {
+            str(prefix): table.interfaces[port]
+            for family in Family
+            for prefix, port in zip(
+                prefixes_of(table.keys[family]), table.leaves_by[family].tolist(), strict=True
+            )
+        }
+    assert found == {"192.0.2.0/24": "loop0", "2001:db8:1::/48": "loop1"}
 
 
 @pytest.mark.parametrize(
