@@ -104,11 +104,18 @@ class Host:
         )  # fmt: skip
 
 
+def _heard(lab: Lab) -> bool:
+    """Whether the neighbour has the route; asked for by name, BIRD makes an error of its absence."""
+    return ANNOUNCED[Family.IPV4] in lab.upstream.command("show route")
+
+
 @pytest.fixture(params=[FibKind.KERNEL, pytest.param(FibKind.VPP, marks=pytest.mark.vpp)])
 def host(request: pytest.FixtureRequest, lab_name: str, tmp_path: Path) -> Iterator[Host]:
     with Lab(lab_name, table=generated_table(200, 50), fib=request.param) as lab:
         lab.start()
         lab.wait_settled()
+        # What it announces may come to the neighbour after all that it hears.
+        wait_until(lambda: _heard(lab), "the neighbour to hear what the POP announces", seconds=60)
         with Host(lab, tmp_path) as host:
             wait_until(lambda: "the FIB is right" in host.watcher.tail(), "a first look", seconds=30)
             yield host
