@@ -126,11 +126,7 @@ def drained(config: Config = _CONFIG, json: Json = False) -> None:
         done = Host(_load(config)).state()
     except DrainError as error:
         _fail(FAILED, str(error))
-    if json:
-        print(jsonlib.dumps(_as_json(done, None)))
-    else:
-        print(_mark_words(done))
-        _print_speakers(done)
+    _print_state(done, json=json)
     raise typer.Exit(0 if done.drained else NO)
 
 
@@ -142,11 +138,7 @@ def before_start(config: Config = _CONFIG, json: Json = False) -> None:
         done = Host(_load(config)).prepare()
     except DrainError as error:
         _fail(FAILED, str(error))
-    if json:
-        print(jsonlib.dumps(_as_json(done, None)))
-    else:
-        print(_mark_words(done))
-        _print_speakers(done)
+    _print_state(done, json=json)
     raise typer.Exit(FAILED if done.failed else 0)
 
 
@@ -364,6 +356,14 @@ def _mark_words(done: Done) -> str:
     why = f": {done.mark.reason}" if done.mark.reason else ""
     kept = ", also over a reboot" if done.mark.keep else ""
     return f"drained by {done.mark.by or 'unknown'} since {since}{kept}{why}"
+
+
+def _print_state(done: Done, *, json: bool) -> None:
+    if json:
+        print(jsonlib.dumps(_as_json(done, None)))
+        return
+    print(_mark_words(done))
+    _print_speakers(done)
 
 
 def _print_speakers(done: Done) -> None:
