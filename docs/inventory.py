@@ -24,6 +24,7 @@ ORDER = (
     "vfio",
     "sriov",
     "reboot",
+    "commit_confirm",
     "vpp",
     "interfaces",
     "frr",

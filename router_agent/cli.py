@@ -33,6 +33,7 @@ import typer
 from router_agent import __version__
 from router_agent.drain import cli as draining
 from router_agent.host_reader.cli import host_reader
+from router_agent.lastgood.cli import last_good
 from router_agent.snapshot.cli import snapshot
 from router_agent.support.cli import support_bundle
 from router_agent.terminal import new_table, print_tables
@@ -86,6 +87,11 @@ app.add_typer(snapshot, name="snapshot")
 app.command("support-bundle")(support_bundle)
 draining.add_to(app)
 app.command("host-reader")(host_reader)
+app.command(
+    "last-good",
+    add_help_option=False,
+    context_settings={"allow_extra_args": True, "ignore_unknown_options": True},
+)(last_good)
 
 Socket = Annotated[
     Path, typer.Option("--socket", envvar="ROUTER_AGENT_SOCKET", help="Control socket of the agent.")

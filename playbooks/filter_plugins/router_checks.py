@@ -4,7 +4,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from ipaddress import ip_address, ip_interface
 from textwrap import wrap
 from typing import Any
@@ -46,6 +46,65 @@ def router_checks(state: Mapping[str, Any], wanted: Mapping[str, Any]) -> Rows:
     checks += [*_sessions(state, wanted), *_agent(state, wanted)]
     checks += [Check("readings", error, "an answer", ok=False) for error in state["errors"]]
     return [asdict(check) for check in checks]
+
+
+def router_change_checks(
+    state: Mapping[str, Any], before: Mapping[str, Any], wanted: Mapping[str, Any]
+) -> Rows:
+    """Return the rows about what a change must not have broken.
+
+    A link that had no carrier before, a session that was not established and routes that were absent are not
+    the fault of the change; what is no longer in the inventory was meant to go.
+
+    Args:
+        state: what module `router_state` read after the change.
+        before: the same before it.
+        wanted: as of `router_checks`, without `facts`, `reboot_reasons`, `devices` and `driver`.
+    """
+    up = {name for name, link in before["links"].items() if link["up"] and link["carrier"]}
+    peers = [peer for peer in wanted["peers"] if _was_up(before, peer)]
+    links = [check for check in _links(state, wanted) if check.what in up]
+    checks = [*_services(state, wanted), *links, *_sessions(state, {**wanted, "peers": peers})]
+    absent = _absent(before)
+    for check in _agent(state, wanted):
+        name = check.what.removeprefix("agent ")
+        pipeline = _pipelines(state).get(name)
+        as_before = (
+            pipeline is not None
+            and pipeline["state"] == "in-sync"
+            and _absent(state)[name] <= absent.get(name, 0)
+        )
+        checks.append(replace(check, ok=check.ok or as_before))
+    checks += [
+        Check("readings", error, "an answer", ok=False)
+        for error in state["errors"]
+        if error not in before["errors"]
+    ]
+    return [asdict(check) for check in checks]
+
+
+def router_absent_routes(state: Mapping[str, Any]) -> int:
+    """Return how many routes the agent says the FIB lacks."""
+    return sum(_absent(state).values())
+
+
+def _was_up(before: Mapping[str, Any], peer: Mapping[str, Any]) -> bool:
+    address = ip_address(peer["address"])
+    if peer.get("speaker", "frr") == "exabgp":
+        return address in {ip_address(found.partition("%")[0]) for found in before["connections"]}
+    sessions = before["frr_sessions"].items()
+    return address in {ip_address(found) for found, peer in sessions if peer["state"] == "Established"}
+
+
+def _pipelines(state: Mapping[str, Any]) -> dict[str, Any]:
+    return {pipeline["name"]: pipeline for pipeline in (state["agent"] or {}).get("pipelines", [])}
+
+
+def _absent(state: Mapping[str, Any]) -> dict[str, int]:
+    return {
+        name: sum(sum(family["not_in_fib"].values()) for family in pipeline["counts"])
+        for name, pipeline in _pipelines(state).items()
+    }
 
 
 def router_fib_checks(reading: Mapping[str, Any], wanted: Mapping[str, Any]) -> Rows:
@@ -176,7 +235,7 @@ def _sessions(state: Mapping[str, Any], wanted: Mapping[str, Any]) -> Iterator[C
 
 
 def _agent(state: Mapping[str, Any], wanted: Mapping[str, Any]) -> Iterator[Check]:
-    known = {pipeline["name"]: pipeline for pipeline in (state["agent"] or {}).get("pipelines", [])}
+    known = _pipelines(state)
     for wished in wanted["pipelines"]:
         name = wished["name"]
         pipeline = known.get(name)
@@ -210,6 +269,8 @@ class FilterModule:
     def filters(self) -> dict[str, Callable[..., Any]]:
         """Return name to filter."""
         return {
+            "router_absent_routes": router_absent_routes,
+            "router_change_checks": router_change_checks,
             "router_checks": router_checks,
             "router_faults": router_faults,
             "router_fib_checks": router_fib_checks,

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Any
 
 import yaml
 
 from router_agent.lab.daemon import wait_until
+from router_agent.lab.host import HostError
 from router_agent.lab.vm.inventory import STATIC
-from router_agent.lab.vm.plan import DEVICES, HOST, LAN, MANAGEMENT, UPLINK
+from router_agent.lab.vm.plan import DEVICES, HOST, LAN, MANAGEMENT, MANAGEMENT_INTERFACE, UPLINK
 from router_agent.lab.vm.pop import VirtualPop
 from router_agent.lab.vm.traffic import prove_forwarding
 from router_agent.traffic.judgement.verdict import Outcome
@@ -85,3 +87,68 @@ def test_removed_port_gives_its_nic_back(converged: VirtualPop) -> None:
     assert LAN.name not in converged.host.run("ip -br link").split()
     # The other one was not touched.
     assert converged.neighbours.upstream.all_established()
+
+
+def configuration(pop: VirtualPop) -> str:
+    """Return what is in the files of routing and forwarding, whose they are, and what starts at boot."""
+    rooms = "frr exabgp router-agent systemd/network systemd/system sysctl.d vpp"
+    found = f"cd /etc && find {rooms}"
+    kinds = r"\( -type f -exec sha256sum {} + -o -type l -printf '%p -> %l\n' \)"
+    modes = r"! -type d -printf '%p %m %U:%G\n'"
+    return pop.host.run(f"({found} {kinds}; {found} {modes}) 2>/dev/null | sort")
+
+
+def last_good(pop: VirtualPop) -> dict[str, Any]:
+    """Return what the host says of its last good configuration; its exit code says less."""
+    found: dict[str, Any] = pop.host.json("router-agent last-good status --json || true")
+    return found
+
+
+def answers(pop: VirtualPop) -> bool:
+    pop.host.disconnect()
+    try:
+        return pop.host.try_run("true", seconds=20.0).returncode == 0
+    except HostError:
+        return False
+
+
+def test_a_change_that_cuts_its_operator_off_is_taken_back(converged: VirtualPop) -> None:
+    host, before, booted = converged.host, configuration(converged), converged.host.boot_id()
+    host.run("router-agent last-good arm --minutes 0.75")
+    # As a run that takes the management interface for a port, and peers for others. It outlives ssh.
+    change = (
+        "sed -i 's/remote-as 64496/remote-as 64499/' /etc/frr/frr.conf && systemctl reload frr; "
+        f"printf '[Match]\\nName={MANAGEMENT_INTERFACE}\\n' >"
+        f" /etc/systemd/network/10-pop-router-{MANAGEMENT_INTERFACE}.network; "
+        f"ip address flush dev {MANAGEMENT_INTERFACE}; ip link set dev {MANAGEMENT_INTERFACE} down"
+    )
+    host.run(f'systemd-run --quiet sh -c "{change}"')
+    wait_for(lambda: not answers(converged), "the operator to be cut off")
+    wait_for(lambda: answers(converged), "the host to be back by itself")
+    assert host.boot_id() == booted
+    wait_for(lambda: not last_good(converged)["armed"], "the end of the way back")
+    last = last_good(converged)["last"]
+    assert last["faults"] == []
+    assert "/etc/frr/frr.conf" in last["changed"]
+    assert configuration(converged) == before
+    converged.wait_sessions()
+
+
+def test_power_lost_before_a_confirmation_ends_in_what_was_good(
+    converged: VirtualPop,
+) -> None:
+    host, before = converged.host, configuration(converged)
+    host.run("router-agent last-good arm --minutes 60")
+    # What udev, sysctl, systemd itself and FRR read at boot.
+    host.run(
+        f"sed -i 's/^Name=.*/Name=wrong0/' /etc/systemd/network/10-pop-router-{LAN.name}.link; "
+        "echo 'net.ipv4.ip_forward = 0' > /etc/sysctl.d/90-pop-router.conf; "
+        "systemctl disable --quiet frr router-agent; echo broken > /etc/frr/frr.conf; sync"
+    )
+    power_cycle(converged)
+    assert last_good(converged)["last"]["faults"] == []
+    assert configuration(converged) == before
+    assert host.run("cat /proc/sys/net/ipv4/ip_forward").strip() == "1"
+    assert LAN.name in host.run("ls /sys/class/net").split()
+    assert "ordering cycle" not in host.run("journalctl --boot --output cat --no-pager")
+    converged.wait_sessions()

@@ -51,6 +51,8 @@ UNITS: dict[str, tuple[str, dict[str, Any]]] = {
             "start_seconds": 60,
         },
     ),
+    "last-good-boot.service": ("last-good-boot.service.j2", {"command": "/bin/true"}),
+    "last-good@.service": ("last-good@.service.j2", {"command": "/bin/true"}),
     "exabgp.service": (
         "exabgp.service.j2",
         {
@@ -67,7 +69,7 @@ UNITS: dict[str, tuple[str, dict[str, Any]]] = {
 
 def boot(directory: Path) -> str:
     """Return what systemd says of a boot that wants all of them."""
-    wanted = sorted(path.name for path in directory.glob("*.service"))
+    wanted = [*sorted(path.name for path in directory.glob("*[!@].service")), "systemd-networkd.service"]
     target = directory / "pop-router.target"
     target.write_text(f"[Unit]\nDescription=POP router\nWants={' '.join(wanted)}\n")
     command = ["systemd-analyze", "verify", "--man=no", str(target)]
@@ -90,9 +92,27 @@ def units(tmp_path: Path) -> Path:
     return tmp_path
 
 
-@pytest.mark.skipif(shutil.which("systemd-analyze") is None, reason="systemd-analyze is not installed")
+needs_systemd = pytest.mark.skipif(
+    shutil.which("systemd-analyze") is None, reason="systemd-analyze is not installed"
+)
+
+
+@needs_systemd
 def test_every_unit_can_start_at_boot(units: Path) -> None:
     assert "ordering cycle" not in boot(units)
     override = units / "vpp.service.d" / "pop-router.conf"
     override.write_text(override.read_text().replace("Before=exabgp", "Before=frr.service exabgp"))
     assert "ordering cycle" in boot(units)
+
+
+@needs_systemd
+def test_the_way_back_comes_before_everything_that_reads_what_it_restores(units: Path) -> None:
+    """A unit that had to come before it and after one of these would close a cycle: each is tried."""
+    way_back = units / "last-good-boot.service"
+    text = way_back.read_text()
+    readers = ["systemd-udev-trigger", "systemd-sysctl", "systemd-networkd", "management-route", "vpp", "frr"]
+    for reader in [*readers, "exabgp", "router-agent"]:
+        way_back.write_text(text.replace("After=", f"After={reader}.service ", 1))
+        assert "ordering cycle" in boot(units), reader
+    way_back.write_text(text)
+    assert "ordering cycle" not in boot(units)

@@ -52,15 +52,44 @@ def test_site_goes_through_the_stages_in_order() -> None:
         "cpu_isolation",
         "vfio",
         "reboot",
+        "commit_confirm",  # arm
         "sriov",
         "vfio",
         "vpp",
         "vfio",
         "interfaces",
+        "commit_confirm",  # extend
         "frr",
         "exabgp",
         "router_agent",
+        "commit_confirm",  # confirm
     ]
+
+
+def changes(tasks: list[dict[str, Any]]) -> Iterator[dict[str, Any]]:
+    """Yield the tasks between arming the way back and confirming, those of the stages themselves."""
+    for task in tasks:
+        if task["ansible.builtin.import_role"]["name"] != "commit_confirm":
+            yield task
+
+
+def test_whatever_part_of_the_changes_is_run_the_way_back_is_armed_and_confirmed() -> None:
+    tasks = yaml.safe_load((ROOT / "playbooks" / "tasks" / "build.yml").read_text())
+    block = next(task for task in tasks if "block" in task)
+    assert tasks[-1] is block
+    guards = [
+        task for task in block["block"] if task["ansible.builtin.import_role"]["name"] == "commit_confirm"
+    ]
+    assert [task["ansible.builtin.import_role"].get("tasks_from", "main") for task in guards] == [
+        "main",
+        "extend",
+        "confirm",
+    ]
+    assert (block["block"][0], block["block"][-1]) == (guards[0], guards[-1])
+    tags = {tag for task in changes(block["block"]) for tag in task["tags"]}
+    for guard in guards:
+        assert set(guard["tags"]) == tags | {"commit_confirm"}
+    assert [task["tags"] for task in block["rescue"]] == [["always"]]
 
 
 def test_no_host_is_touched_before_every_host_was_checked() -> None:
