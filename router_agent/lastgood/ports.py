@@ -46,18 +46,15 @@ def _with_lists(text: str) -> str:
     return "\n".join(lines)
 
 
-def take(
+def bring_back(
     steps: Steps,
     *,
     made: Sequence[dict[str, Any]],
     kept: Sequence[dict[str, Any]],
     links: Sequence[dict[str, Any]],
     routes: Sequence[dict[str, Any]],
-    runs: bool,
-    restart: bool,
-    changed: bool,
 ) -> None:
-    """Have the kernel's interfaces as the files, and as they were.
+    """Take away what the change has made, and have the kernel's interfaces as they were.
 
     Args:
         steps: notes what is done.
@@ -65,15 +62,30 @@ def take(
         kept: what those say that are there now.
         links: of the kernel, as they were; see `links`.
         routes: likewise.
-        runs: whether systemd-networkd is to run.
-        restart: whether its own configuration has changed.
-        changed: whether any of its files has.
     """
     _take_away(steps, made, kept)
-    _apply(steps, links, [], once=True)
-    if changed:
-        _networkd(steps, runs=runs, restart=restart)
-        _settle(links, routes, managed=runs)
+    _apply(steps, links, routes)
+
+
+def read_files(
+    steps: Steps,
+    *,
+    links: Sequence[dict[str, Any]],
+    routes: Sequence[dict[str, Any]],
+    runs: bool,
+    restart: bool,
+) -> None:
+    """Have systemd-networkd read its files, and do by hand what it does not.
+
+    Args:
+        steps: notes what is done.
+        links: of the kernel, as they were; see `links`.
+        routes: likewise.
+        runs: whether systemd-networkd is to run.
+        restart: whether its own configuration has changed.
+    """
+    _networkd(steps, runs=runs, restart=restart)
+    _settle(links, routes, managed=runs)
     _apply(steps, links, routes)
 
 
@@ -125,11 +137,9 @@ def _busy() -> bool:
     )
 
 
-def _apply(
-    steps: Steps, links: Sequence[dict[str, Any]], routes: Sequence[dict[str, Any]], *, once: bool = False
-) -> None:
+def _apply(steps: Steps, links: Sequence[dict[str, Any]], routes: Sequence[dict[str, Any]]) -> None:
     """Do what is left to do; one change may be what the next one needs."""
-    for _ in range(1 if once else _ROUNDS):
+    for _ in range(_ROUNDS):
         left = list(changes(links, routes))
         for words in left:
             steps.do(*words)

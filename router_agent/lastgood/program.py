@@ -154,7 +154,7 @@ class Program:
     def status(self) -> Answer:
         """Say what is armed; 0 when nothing is and nothing was wrong the last time."""
         armed, last = self._promise.read(), read_outcome(self._root)
-        copies = [self._copies.load(name) for name in self._copies.names()]
+        copies = list(self._whole())
         newest = next(
             (copy for copy in copies if armed and copy.name == armed.copy), copies[-1] if copies else None
         )
@@ -247,11 +247,15 @@ class Program:
         )
 
     def _newest_that_differs(self) -> Copy | None:
-        for name in reversed(self._copies.names()):
-            copy = self._copies.load(name)
-            if self._copies.changed(copy):
-                return copy
-        return None
+        return next((copy for copy in reversed([*self._whole()]) if self._copies.changed(copy)), None)
+
+    def _whole(self) -> Iterator[Copy]:
+        """Yield the copies whose list is not damaged, the oldest first."""
+        for name in self._copies.names():
+            try:
+                yield self._copies.load(name)
+            except CopyError as error:
+                say(ERROR, str(error))
 
     def _changed(self, armed: Armed) -> list[str]:
         """Return what is not as it was when it was armed: paths, and units that run or do not."""

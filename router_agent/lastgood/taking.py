@@ -86,14 +86,22 @@ def take(steps: Steps, target: Target) -> None:
     """Have everything run by the files that are there now."""
     if any(path.startswith(catalogue.UNITS) for path in target.changed):
         steps.do("systemctl", "daemon-reload")
+    # The operator first: nothing below needs more than the kernel's interfaces.
+    _links(steps, target)
     _management(steps, target)
     for path in target.of(catalogue.SYSCTL):
         if (target.root / path.lstrip("/")).exists():
             steps.do("/usr/lib/systemd/systemd-sysctl", path)
     _forwarding(steps, target)
-    if target.of(catalogue.PORTS) or target.links:
-        _ports(steps, target)
-        _management(steps, target, again=True)
+    if changed := target.of(catalogue.PORTS):
+        ports.read_files(
+            steps,
+            links=target.links,
+            routes=target.routes,
+            runs=target.runs("systemd-networkd.service"),
+            restart=any("networkd.conf.d" in path for path in changed),
+        )
+    _management(steps, target, again=True)
     if (changed := target.of(catalogue.FRR)) and target.runs(frr.SERVICE):
         frr.take(steps, restart=set(changed) != {frr.CONFIGURATION}, usual=target.frr)
     _exabgp(steps, target)
@@ -152,18 +160,10 @@ def _bind(steps: Steps, target: Target, path: str) -> None:
         steps.do("driverctl", "--nosave", "unset-override", device)
 
 
-def _ports(steps: Steps, target: Target) -> None:
+def _links(steps: Steps, target: Target) -> None:
     files = sorted((target.root / "etc/systemd/network").glob("10-pop-router-*"))
-    ports.take(
-        steps,
-        made=target.made,
-        kept=[ports.made_by(path.name, path.read_text(errors="replace")) for path in files],
-        links=target.links,
-        routes=target.routes,
-        runs=target.runs("systemd-networkd.service"),
-        restart=any("networkd.conf.d" in path for path in target.of(catalogue.PORTS)),
-        changed=bool(target.of(catalogue.PORTS)),
-    )
+    kept = [ports.made_by(path.name, path.read_text(errors="replace")) for path in files]
+    ports.bring_back(steps, made=target.made, kept=kept, links=target.links, routes=target.routes)
 
 
 def _exabgp(steps: Steps, target: Target) -> None:
