@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 
+from router_agent.drain.frr import with_shutdown
 from router_agent.lastgood import catalogue, durable, frr, ports, restore, rollback
 from router_agent.lastgood.catalogue import PARTS, with_further
 from router_agent.lastgood.copies import STATE, Copies, Copy, CopyError
@@ -20,7 +21,6 @@ from router_agent.lastgood.program import SETTINGS, Program
 from router_agent.lastgood.steps import Steps
 
 FRR_CONF = "frr defaults datacenter\nrouter bgp 64500\n neighbor 198.51.100.1 remote-as 64496\nexit\n"
-BLOCK = "! Drained (RFC 8326): router-agent undrain takes this out.\nbgp graceful-shutdown\n!\n"
 FILES = {
     "/etc/frr/frr.conf": FRR_CONF,
     "/etc/frr/daemons": "bgpd=yes\n",
@@ -283,7 +283,7 @@ class TestDrained:
     def test_a_drain_is_no_change(self, root: Path, copies: Copies) -> None:
         copy = save(copies)
         path = below(root, "/etc/frr/frr.conf")
-        path.write_text(FRR_CONF.replace("router bgp", f"{BLOCK}router bgp"))
+        path.write_text(with_shutdown(FRR_CONF))
         assert copies.changed(copy) == []
 
     @pytest.mark.parametrize("drained_then", [False, True])
@@ -291,7 +291,7 @@ class TestDrained:
     def test_it_is_as_now_after_going_back(
         self, root: Path, copies: Copies, drained_then: bool, drained_now: bool
     ) -> None:
-        path, drained = below(root, "/etc/frr/frr.conf"), FRR_CONF.replace("router bgp", f"{BLOCK}router bgp")
+        path, drained = below(root, "/etc/frr/frr.conf"), with_shutdown(FRR_CONF)
         path.write_text(drained if drained_then else FRR_CONF)
         copy = save(copies)
         path.write_text("something else\n")
