@@ -39,7 +39,7 @@ class Copy:
         entries: what was there, by absolute path.
         contents: path to the name of the file in the copy's directory that holds the content.
         running: units, and whether they ran.
-        frr: what FRR's file and what it ran differed in; see `frr.difference`.
+        frr: what FRR's file and what it ran differed in; see `frr.differences`.
         left_out: paths that are on another file system than the root.
     """
 
@@ -50,7 +50,7 @@ class Copy:
     entries: dict[str, Entry]
     contents: dict[str, str]
     running: dict[str, bool]
-    frr: str
+    frr: tuple[str, ...]
     left_out: tuple[str, ...]
 
 
@@ -72,7 +72,13 @@ class Copies:
         return sorted(path.name for path in self._directory.iterdir() if path.name.isdigit())
 
     def save(
-        self, patterns: Iterable[str], running: dict[str, bool], *, taken: str, reason: str, frr: str = ""
+        self,
+        patterns: Iterable[str],
+        running: dict[str, bool],
+        *,
+        taken: str,
+        reason: str,
+        frr: Iterable[str] = (),
     ) -> Copy:
         """Keep everything as it is now; see `Copy`.
 
@@ -97,7 +103,7 @@ class Copies:
             if entry.kind == "file":
                 contents[path] = str(len(contents))
                 durable.write(draft / contents[path], content)
-        copy = Copy(name, taken, reason, patterns, entries, contents, running, frr, left_out)
+        copy = Copy(name, taken, reason, patterns, entries, contents, running, tuple(frr), left_out)
         durable.write(draft / _MANIFEST, _packed(copy))
         draft.rename(self._directory / name)
         durable.sync_directory(self._directory)
@@ -195,7 +201,7 @@ def _unpacked(text: bytes) -> Copy:
         path: Entry(**(entry | {"owner": tuple(entry["owner"])}))
         for path, entry in content["entries"].items()
     }
-    return Copy(**(content | {key: tuple(content[key]) for key in ("patterns", "left_out")}))
+    return Copy(**(content | {key: tuple(content[key]) for key in ("patterns", "frr", "left_out")}))
 
 
 def _canonical(content: dict[str, Any]) -> bytes:

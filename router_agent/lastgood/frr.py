@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import re
 import time
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from pathlib import Path
 
 from router_agent.lastgood.commands import run
@@ -21,13 +21,13 @@ _POLL_SECONDS = 0.5
 _HOSTNAME = re.compile(r"(no )?hostname \S+")
 
 
-def take(steps: Steps, *, restart: bool, usual: str) -> None:
+def take(steps: Steps, *, restart: bool, usual: Collection[str]) -> None:
     """Have FRR run its files: by frr-reload.py, or by a restart where that is needed.
 
     Args:
         steps: notes what is done.
         restart: whether another set of daemons or another unit is to run.
-        usual: what `difference` said when all was well.
+        usual: what `differences` said when all was well.
     """
     if not restart and _reload(steps, usual):
         return
@@ -36,33 +36,35 @@ def take(steps: Steps, *, restart: bool, usual: str) -> None:
         steps.failed(f"FRR does not run all of {CONFIGURATION}: {_RELOAD} --test says what is left")
 
 
-def difference() -> str | None:
-    """Return what stands for the difference between FRR's file and what it runs; None when it does not say.
+def differences() -> set[str] | None:
+    """Return what stands for each line that FRR's file and what it runs differ in; None when it does not say.
 
-    Empty where there is none. A default that a file says in words is a difference that stays, and no fault.
+    A default that a file says in words is a difference that stays, and no fault.
     """
     done = run(_RELOAD, "--test", CONFIGURATION, seconds=_COMMAND_SECONDS)
-    if not done.ok:
-        return None
     # The lines themselves may hold passwords.
-    delta = delta_of(done.output)
-    return digest_of(delta.encode()) if delta else ""
+    return {digest_of(line.encode()) for line in delta_of(done.output)} if done.ok else None
 
 
-def _reload(steps: Steps, usual: str) -> bool:
+def _reload(steps: Steps, usual: Collection[str]) -> bool:
     """Reload; return whether FRR runs its file then, whatever frr-reload.py said of itself."""
     if not Path(_RELOAD).exists() or not run("systemctl", "is-active", "--quiet", SERVICE).ok:
         return False
     # Its log file would hold passwords; what is printed goes nowhere.
     options = ("--reload", "--stdout", "--log-level", "critical")
     run(_RELOAD, *options, CONFIGURATION, seconds=_COMMAND_SECONDS)
-    if difference() not in ("", usual):
+    if not _runs_its_file(usual):
         return False
     steps.did(f"frr-reload.py --reload {CONFIGURATION}")
     return True
 
 
-def delta_of(output: str) -> str:
+def _runs_its_file(usual: Collection[str]) -> bool:
+    found = differences()
+    return found is not None and found <= set(usual)
+
+
+def delta_of(output: str) -> list[str]:
     """Return the lines that ``frr-reload.py --test`` would delete or add, without the host's name.
 
     vtysh shows its host's name beside the one that the daemons were given.
@@ -73,13 +75,13 @@ def delta_of(output: str) -> str:
             within = True
         elif within and line.strip() and set(line) != {"="} and not _HOSTNAME.fullmatch(line):
             lines.append(line)
-    return "\n".join(lines)
+    return lines
 
 
-def _settled(usual: str) -> bool:
+def _settled(usual: Collection[str]) -> bool:
     """Wait until FRR runs its file after a restart; return whether it does."""
     deadline = time.monotonic() + _READY_SECONDS
-    while difference() not in ("", usual):
+    while not _runs_its_file(usual):
         if time.monotonic() > deadline:
             return False
         time.sleep(_POLL_SECONDS)

@@ -243,7 +243,7 @@ class Program:
             if whole and same and not self._copies.changed(newest):
                 return newest
         return self._copies.save(
-            self._patterns, running, taken=now(), reason=reason, frr=frr.difference() or ""
+            self._patterns, running, taken=now(), reason=reason, frr=sorted(frr.differences() or ())
         )
 
     def _newest_that_differs(self) -> Copy | None:

@@ -51,7 +51,7 @@ class Target:
     made: Sequence[dict[str, Any]] = ()
     links: Sequence[dict[str, Any]] = ()
     routes: Sequence[dict[str, Any]] = ()
-    frr: str = ""
+    frr: Collection[str] = ()
     root: Path = field(default=Path("/"))
 
     def of(self, wanted: Part) -> list[str]:

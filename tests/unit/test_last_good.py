@@ -400,9 +400,9 @@ def test_what_is_left_to_do_for_frr() -> None:
     said = (
         "\nLines To Delete\n===============\nhostname other\nrouter bgp 64500\n no bgp default ipv4-unicast\n"
     )
-    assert frr.delta_of(said) == "router bgp 64500\n no bgp default ipv4-unicast"
-    assert frr.delta_of("\nLines To Add\n============\nhostname mine\n") == ""
-    assert frr.delta_of("") == ""
+    assert frr.delta_of(said) == ["router bgp 64500", " no bgp default ipv4-unicast"]
+    assert frr.delta_of("\nLines To Add\n============\nhostname mine\n") == []
+    assert frr.delta_of("") == []
 
 
 def test_a_step_that_fails_is_noted_and_the_way_goes_on(capfd: pytest.CaptureFixture[str]) -> None:
