@@ -53,8 +53,8 @@ def router_change_checks(
 ) -> Rows:
     """Return the rows about what a change must not have broken.
 
-    A link that had no carrier before, a session that was not established and routes that were absent are not
-    the fault of the change; what is no longer in the inventory was meant to go.
+    What was found so before is not the fault of the change, nor is a link that had no carrier, a session that
+    was not established, or a route that was absent; what is no longer in the inventory was meant to go.
 
     Args:
         state: what module `router_state` read after the change.
@@ -65,6 +65,8 @@ def router_change_checks(
     peers = [peer for peer in wanted["peers"] if _was_up(before, peer)]
     links = [check for check in _links(state, wanted) if check.what in up]
     checks = [*_services(state, wanted), *links, *_sessions(state, {**wanted, "peers": peers})]
+    former = {check.what: check.found for check in (*_services(before, wanted), *_links(before, wanted))}
+    checks = [replace(check, ok=check.ok or former.get(check.what) == check.found) for check in checks]
     absent = _absent(before)
     for check in _agent(state, wanted):
         name = check.what.removeprefix("agent ")

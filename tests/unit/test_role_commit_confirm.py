@@ -77,6 +77,13 @@ def test_a_link_that_had_a_carrier_must_have_one_and_its_addresses() -> None:
     ]
 
 
+def test_what_was_found_so_before_is_no_fault() -> None:
+    disabled = {"frr.service": {"active": "active", "enabled": "disabled"}}
+    before = deepcopy(STATE) | {"services": disabled, "links": {"uplink": LINK | {"addresses": []}}}
+    assert router_faults(router_change_checks(deepcopy(before), before, WANTED)) == []
+    assert len(router_faults(router_change_checks(STATE | {"services": disabled}, STATE, WANTED))) == 1
+
+
 def test_more_absent_routes_than_before_are_a_fault() -> None:
     agent = deepcopy(STATE["agent"])
     agent["pipelines"][0]["counts"][0]["not_in_fib"]["unresolved"] = 2
