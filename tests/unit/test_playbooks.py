@@ -39,6 +39,22 @@ def test_a_playbook_parses_with_the_example(playbook: str) -> None:
     assert "WARNING" not in done.stderr
 
 
+def test_filters_are_loaded_without_what_the_agent_needs() -> None:
+    """Ansible loads those of every role of a play in the process of each task, skipped ones too."""
+    found = [*ROOT.glob("roles/*/filter_plugins/*.py"), *ROOT.glob("playbooks/filter_plugins/*.py")]
+    filters = sorted(map(str, found))
+    assert any(path.endswith("drain_carriers.py") for path in filters)
+    script = (
+        "import runpy, sys\n"
+        "for path in sys.argv[1:]: runpy.run_path(path)\n"
+        "print(*sorted({'numpy', 'pydantic', 'router_agent'} & sys.modules.keys()))"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", script, *filters], capture_output=True, text=True, check=True, timeout=120
+    )
+    assert done.stdout.split() == []
+
+
 def test_site_goes_through_the_stages_in_order() -> None:
     done = ansible_playbook("--list-tasks", "playbooks/site.yml")
     assert done.returncode == 0, done.stderr
