@@ -97,6 +97,35 @@ def test_reboot_keeps_disk_wires_and_key(lab: Containers) -> None:
     assert "port" in host.run("ip -o link show port")
 
 
+def test_ansible_reaches_each_lab_s_own_host(lab: Containers, containers: Callable[..., Containers]) -> None:
+    """They have one address, and a connection to one of them is kept open when the other is asked."""
+    with containers("r1") as other:
+        assert other.hosts["r1"].address == lab.hosts["r1"].address
+        for one in (lab, other, lab):
+            machine = one.hosts["r1"].run("cat /etc/machine-id").strip()
+            said = ansible(one, "r1", "ansible.builtin.command", "cat /etc/machine-id")
+            assert machine in said
+            assert list((one.runtime / leftovers.CONTROL_PATHS).iterdir()), "no connection was kept"
+
+
+def ansible(lab: Containers, host: str, module: str, arguments: str) -> str:
+    """Run a module on a host as an operator does, with the inventory alone; return what it says."""
+    inventory = lab.write_inventory(lab.runtime / "inventory.yml")
+    program = Path(sys.executable).with_name("ansible")
+    environment = {name: value for name, value in os.environ.items() if not name.startswith("ANSIBLE_")}
+    done = subprocess.run(
+        [program, host, "-i", inventory, "-m", module, "-a", arguments],
+        env=environment | {"ANSIBLE_CONFIG": str(ROOT / "ansible.cfg")},
+        stdin=subprocess.DEVNULL,
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=SECONDS,
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    return done.stdout
+
+
 def test_power_cut(lab: Containers) -> None:
     before = lab.hosts["r2"].boot_id()
     assert lab.power_cycle("r2") != before

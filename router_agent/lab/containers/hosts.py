@@ -164,6 +164,8 @@ class Containers:
                 "ansible_user": "root",
                 # Keys, known hosts and the way through the namespace are all in there.
                 "ansible_ssh_common_args": f"-F {host.ssh_config.resolve()}",
+                # Ansible tells shared connections apart by address, port and user: the same in every lab.
+                "ansible_control_path_dir": str(self.runtime / leftovers.CONTROL_PATHS),
                 **(variables or {}).get(name, {}),
             }
             for name, host in self.hosts.items()
@@ -173,6 +175,10 @@ class Containers:
         """Write an inventory of group ``routers`` with these hosts; return its path."""
         path.write_text(yaml.safe_dump({"routers": {"hosts": self.inventory(variables)}}, sort_keys=False))
         return path
+
+    def disconnect(self) -> None:
+        """End all connections to hosts, Ansible's too; whoever asks a host next makes a new one."""
+        leftovers.end_connections(self.name)
 
     def power_cycle(self, host: str) -> str:
         """Take a host's power away, give it back, and wait until it answers; return the boot id.

@@ -11,6 +11,9 @@ from router_agent.lab.containers.machine import Machine
 from router_agent.lab.containers.wires import namespace_of, remove_namespaces
 from router_agent.lab.topology import RUNTIME
 
+CONTROL_PATHS = "cp"
+"""Directory of Ansible's shared connections, below `runtime`."""
+
 _DISKS = "disks"
 _SECONDS = 30.0
 
@@ -68,7 +71,7 @@ def remove(name: str, directory: Path) -> bool:
         machine = machine_of(name, host, directory, runtime(name))
         machine.pull_the_plug()
         machine.remove_disk()
-    _end_connections(runtime(name))
+    end_connections(name)
     internet.end(runtime(name))
     if namespaces_file(name).exists():
         remove_namespaces(namespaces_file(name).read_text().split())
@@ -78,9 +81,10 @@ def remove(name: str, directory: Path) -> bool:
     return True
 
 
-def _end_connections(directory: Path) -> None:
-    """End the shared connections of ssh and Ansible: they would wait for hosts that are gone."""
-    for path in (*directory.glob("ssh-*"), *directory.glob("cp/*")):
+def end_connections(name: str) -> None:
+    """End a lab's shared connections of ssh and Ansible: they would wait for hosts that are gone."""
+    directory = runtime(name)
+    for path in (*directory.glob("ssh-*"), *directory.glob(f"{CONTROL_PATHS}/*")):
         subprocess.run(
             ["ssh", "-O", "exit", "-o", f"ControlPath={path}", "lab"],
             stdin=subprocess.DEVNULL,
