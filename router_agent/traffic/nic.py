@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from router_agent.namespaces import inside
 
 _SIOCETHTOOL = 0x8946
-_GDRVINFO, _GSTRINGS, _GSTATS, _GRXFH, _GCHANNELS = 0x03, 0x1B, 0x1D, 0x29, 0x3C
+_GDRVINFO, _GLINK, _GSTRINGS, _GSTATS, _GRXFH, _GCHANNELS = 0x03, 0x0A, 0x1B, 0x1D, 0x29, 0x3C
 _DRVINFO = struct.Struct("=I32s32s32s32s32s12s5I")
 _STATS_SET, _NAME_BYTES = 1, 32
 """``ETH_SS_STATS``, ``ETH_GSTRING_LEN``."""
@@ -63,6 +63,19 @@ def driver(interface: str, namespace: str | None = None) -> Driver | None:
     fields = _DRVINFO.unpack(answer)
     name, version, firmware, bus = (_text(field) for field in fields[1:5])
     return Driver(name, version, firmware, bus)
+
+
+def carrier(interface: str, namespace: str | None = None) -> bool | None:
+    """Return whether the interface is up and has a carrier at this moment; None when the driver does not tell.
+
+    The operational state (``IFF_RUNNING``) follows up to a second later: net/core/link_watch.c takes changes
+    of carrier once a second.
+
+    Raises:
+        OSError: there is no such interface.
+    """
+    answer = _ask(interface, namespace, _GLINK, bytes(4))
+    return None if answer is None else bool(struct.unpack("=4xI", answer)[0])
 
 
 def channels(interface: str, namespace: str | None = None) -> Channels | None:

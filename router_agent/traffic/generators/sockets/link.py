@@ -16,7 +16,7 @@ from router_agent.traffic.scenario import Port, Wire
 
 _SIOCGIFFLAGS = 0x8913
 _IFF_UP, _IFF_RUNNING = 0x1, 0x40
-"""linux/if.h; RUNNING is the operational state (RFC 2863)."""
+"""linux/if.h; RUNNING is the operational state (RFC 2863), which follows the carrier with a delay."""
 
 
 def mac_of(port: Port) -> bytes:
@@ -49,6 +49,7 @@ def require_up(port: Port) -> None:
     try:
         with inside(port.namespace), socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as control:
             (flags,) = struct.unpack("16xH14x", fcntl.ioctl(control, _SIOCGIFFLAGS, request))
+        carrier = nic.carrier(port.interface, port.namespace)
     except (OSError, NamespaceError) as error:
         raise _unusable(port, error) from error
     if not flags & _IFF_UP:
@@ -56,7 +57,8 @@ def require_up(port: Port) -> None:
             f"port {port.name}: interface {port.interface!r} is down; bring it up with "
             f"'ip link set {port.interface} up'"
         )
-    if not flags & _IFF_RUNNING:
+    # A carrier that has just gone is known to the driver first, one that has come is of use when the kernel says so.
+    if carrier is False or not flags & _IFF_RUNNING:
         raise GeneratorError(
             f"port {port.name}: interface {port.interface!r} has no carrier; check the cable and the port on "
             "the other side"
