@@ -284,29 +284,29 @@ SECOND: dict[str, Any] = {
 }
 
 
-def configuration(*peers: dict[str, Any], version: str) -> str:
+def configuration(*peers: dict[str, Any], version: str, **changes: object) -> str:
     rpki = {"caches": [{"address": "198.18.7.8", "port": 3323}], "transport": frr_rpki_transport(version)}
-    return render(
-        "frr.conf.j2",
-        hostname="router",
-        router_id=ROUTER,
-        asn=64500,
-        log="syslog",
-        graceful_restart=False,
-        log_neighbor_changes=True,
-        announce={"ipv4": ["192.0.2.0/24"], "ipv6": ["2001:db8:53::/48"]},
-        reserved=frr_reserved(DEFAULTS["frr_reserved_prefixes"], []),
-        accept_longest=DEFAULTS["frr_accept_longest"],
-        peers=frr_peers(peers, asn=64500, refuse_reserved_asns=True),
-        refused_as_paths=DEFAULTS["frr_reserved_as_paths"],
-        rpki=rpki if has_rpki() else None,
-        services={
+    variables = {
+        "hostname": "router",
+        "router_id": ROUTER,
+        "asn": 64500,
+        "log": "syslog",
+        "graceful_restart": False,
+        "log_neighbor_changes": True,
+        "announce": {"ipv4": ["192.0.2.0/24"], "ipv6": ["2001:db8:53::/48"]},
+        "reserved": frr_reserved(DEFAULTS["frr_reserved_prefixes"], []),
+        "accept_longest": DEFAULTS["frr_accept_longest"],
+        "peers": frr_peers(peers, asn=64500, refuse_reserved_asns=True),
+        "refused_as_paths": DEFAULTS["frr_reserved_as_paths"],
+        "rpki": rpki if has_rpki() else None,
+        "services": {
             "ipv4": ["192.0.2.53/32"],
             "ipv6": ["2001:db8:53::53/128"],
             "addresses": DEFAULTS["frr_services_addresses"],
             "discard": DEFAULTS["frr_services_discard"],
         },
-    )
+    }
+    return render("frr.conf.j2", **variables | changes)
 
 
 def has_rpki() -> bool:
@@ -433,6 +433,25 @@ def test_what_is_refused_leaves_everything_as_it_was(
     assert router.configuration.read_text() == running
     assert router.left() == ""
     assert router.session().same(before)
+
+
+@pytest.mark.parametrize(
+    "announce",
+    [
+        {"ipv4": ["192.0.2.0/24"], "ipv6": []},
+        {"ipv4": [], "ipv6": ["2001:db8:53::/48"]},
+        {"ipv4": [], "ipv6": []},
+    ],
+    ids=["IPv4", "IPv6", "nothing"],
+)
+def test_a_family_that_is_not_used_is_not_waited_for(
+    router: Router, running: str, version: str, announce: dict[str, list[str]]
+) -> None:
+    wanted = configuration(PEER, version=version, announce=announce, services=None)
+    result = router.apply(wanted)
+    assert not result.get("failed"), result["msg"]
+    assert router.left() == ""
+    assert router.apply(wanted)["changed"] is False
 
 
 def test_what_somebody_changed_by_hand_is_put_right(router: Router, running: str) -> None:
