@@ -207,6 +207,13 @@ def test_sessions_of_frr_are_its_exporters(router: Observed, exabgp_router: Obse
         "frr_exporter to tell of an established session",
         seconds=SECONDS,
     )
+    collectors = {
+        sample.labels["collector"]: sample.value
+        for family in text_string_to_metric_families(router.scrape("router-frr"))
+        for sample in family.samples
+        if sample.name == "frr_collector_up"
+    }
+    assert (collectors["bgp"], collectors["bgp6"], collectors["ospf"]) == (1, 1, 0), "as an alert expects"
     assert "router_agent_session_up" not in router.values()
     assert {value for _, value in exabgp_router.values()["router_agent_session_up"]} == {1}
 

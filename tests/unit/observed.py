@@ -17,6 +17,7 @@ EXPORTERS = frozenset(
     {
         *("up", "ALERTS"),
         *("frr_bfd_peer_state", "frr_bgp_peer_state", "frr_bgp_peer_prefixes_received_count_total"),
+        "frr_collector_up",
         *("node_network_carrier", "node_network_receive_errs_total", "node_systemd_unit_state"),
         *("node_network_receive_bytes_total", "node_network_transmit_bytes_total"),
         *("node_cpu_seconds_total", "node_memory_MemAvailable_bytes"),
