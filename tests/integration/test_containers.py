@@ -79,6 +79,27 @@ def test_the_machine_that_runs_the_lab_has_none_of_its_interfaces(lab: Container
     assert not any(word in here for word in ("mgmt0", "port@", "r1@", "r2@"))
 
 
+def test_a_playbook_says_what_it_would_do_to_a_bare_host(lab: Containers, tmp_path: Path) -> None:
+    """The Debian here is the one that a playbook meets first: without python3-apt, for one."""
+    host, listing = lab.hosts["r1"], "find /etc /usr /var/lib/dpkg -newer /root/before | sort"
+    host.run("touch /root/before")
+    done = subprocess.run(
+        [
+            Path(sys.executable).with_name("ansible-playbook"),
+            *("playbooks/observability.yml", "--check", "--diff", "--limit", "r1"),
+            *("-i", lab.write_inventory(tmp_path / "hosts.yml")),
+        ],
+        cwd=ROOT,
+        env={**os.environ, "ANSIBLE_NOCOLOR": "1"},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "would install prometheus-node-exporter, prometheus-frr-exporter" in done.stdout
+    assert host.run(listing) == ""
+
+
 def test_a_host_s_clock_and_kernel_are_out_of_its_reach(lab: Containers) -> None:
     host = lab.hosts["r1"]
     assert host.try_run("date --set=@0").returncode != 0
