@@ -66,7 +66,7 @@ def driver(interface: str, namespace: str | None = None) -> Driver | None:
 
 
 def carrier(interface: str, namespace: str | None = None) -> bool | None:
-    """Return whether the interface is up and has a carrier at this moment; None when the driver does not tell.
+    """Return whether the interface is up and has a carrier now; None when the driver does not tell.
 
     The operational state (``IFF_RUNNING``) follows up to a second later: net/core/link_watch.c takes changes
     of carrier once a second.

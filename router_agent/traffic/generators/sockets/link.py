@@ -57,7 +57,8 @@ def require_up(port: Port) -> None:
             f"port {port.name}: interface {port.interface!r} is down; bring it up with "
             f"'ip link set {port.interface} up'"
         )
-    # A carrier that has just gone is known to the driver first, one that has come is of use when the kernel says so.
+    # A carrier that has just gone is known to the driver first; one that has come is of use when the kernel
+    # says so.
     if carrier is False or not flags & _IFF_RUNNING:
         raise GeneratorError(
             f"port {port.name}: interface {port.interface!r} has no carrier; check the cable and the port on "
