@@ -410,9 +410,10 @@ def _print_status(status: Status) -> None:
         for counts in pipeline.counts:
             reasons = ", ".join(f"{reason} {count:,}" for reason, count in counts.not_in_fib.items() if count)
             numbers = (counts.desired, counts.in_fib, counts.pending, counts.absent)
-            routes.add_row(
-                pipeline.name, counts.family.label, reasons, *(f"{number:,}" for number in numbers)
-            )
+            cells = [f"{number:,}" for number in numbers]
+            if counts.unknown:
+                cells[1:3] = ["unknown", "unknown"]
+            routes.add_row(pipeline.name, counts.family.label, reasons, *cells)
     print_tables(pipelines, routes)
     for pipeline in status.pipelines:
         for trouble in _troubles(pipeline):

@@ -157,6 +157,8 @@ class Pipeline:
         self.lags = Lags()
         self.last_snapshot: float | None = None
         self.in_sync_since: float | None = None
+        self.fib_known = False
+        """Whether the FIB was read and has not gone since, so that the reconcilers know what it holds."""
         self.heard: Callable[[Reconciler, U64], None] | None = None
         """Told of every prefix that the feed tells of, when set."""
         self.shortage: str | None = None
@@ -361,7 +363,7 @@ class Pipeline:
                 await self._follow()
             except FibError as error:
                 self._fib_tried.set()
-                self._following = False
+                self._following = self.fib_known = False
                 self.counts.fib_losses += 1
                 self._doubt_confirmations()
                 self._enter(State.FIB_LOST, str(error))
@@ -423,6 +425,7 @@ class Pipeline:
             await asyncio.gather(lost, return_exceptions=True)
 
     async def _read_fib(self) -> None:
+        self.fib_known = False
         for reconciler in self.reconcilers.values():
             reconciler.forget()
             async for routes in self.fib.read(reconciler.family, reconciler.table):
@@ -430,6 +433,7 @@ class Pipeline:
             reconciler.expect()
             entries = await self.fib.entries(reconciler.family, reconciler.table)
             reconciler.others = None if entries is None else entries - reconciler.held_lengths()
+        self.fib_known = True
 
     async def _learn_covered(self) -> None:
         """Find what a reading does not show: routes of ours under another owner's, which forwards instead."""
@@ -665,8 +669,7 @@ class Pipeline:
 
     def _withdraw_confirmations(self) -> None:
         self._giving_up = None
-        lost = self.state in (State.FIB_LOST, State.READING_FIB)
-        failed = sum(confirmer.withdraw(lost=lost) for confirmer in self.confirmers.values())
+        failed = sum(confirmer.withdraw(lost=not self.fib_known) for confirmer in self.confirmers.values())
         _log.warning(
             "%g s after the FIB went, %d routes that the feed was told of are not in it: it is told so, and "
             "withdraws them from neighbours",

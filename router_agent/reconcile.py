@@ -360,8 +360,8 @@ class Reconciler:
             return None
         return Refusal(int(self.refused["path"][row]), int(self.refused["code"][row]))
 
-    def unplaced(self) -> dict[Reason, int]:
-        """Count the wanted routes that the FIB does not hold, by reason (invariant 4)."""
+    def impossible(self) -> dict[Reason, int]:
+        """Count the wanted routes that cannot be put into the FIB's terms, by reason."""
         counts: dict[Reason, int] = {}
         routes = self.rib.best_counts()
         paths = np.flatnonzero(routes).astype(np.uint32)
@@ -369,6 +369,11 @@ class Reconciler:
             if target < 0:
                 reason = REASONS[-int(target) - 1]
                 counts[reason] = counts.get(reason, 0) + int(count)
+        return counts
+
+    def unplaced(self) -> dict[Reason, int]:
+        """Count the wanted routes that the FIB does not hold, by reason (invariant 4)."""
+        counts = self.impossible()
         refused = self.refused["path"][self.refused.rows()]
         if len(refused):
             counts[Reason.REJECTED] = counts.get(Reason.REJECTED, 0) + len(refused)

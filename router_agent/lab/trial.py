@@ -229,7 +229,9 @@ def wait_idle(lab: Lab) -> None:
             return False
         found = _status(lab)
         quiet = found.state is State.IN_SYNC and not found.lag_seconds
-        return quiet and not any(counts.pending or counts.not_in_fib for counts in found.counts)
+        return quiet and not any(
+            counts.pending or counts.unknown or counts.not_in_fib for counts in found.counts
+        )
 
     wait_until(
         idle,

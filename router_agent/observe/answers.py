@@ -60,13 +60,15 @@ class State(StrEnum):
 class FamilyCounts(_Answer):
     """Routes of one address family in one pipeline.
 
-    ``desired`` is the sum of the other three: in the FIB, on the way there, and not there for a reason.
+    ``desired`` is the sum of the other four: in the FIB, on the way there, nobody knows, and not there for a
+    reason. Nobody knows while the FIB is away, and until it has been read.
     """
 
     family: Family
     desired: int = 0
     in_fib: int = 0
     pending: int = 0
+    unknown: int = 0
     not_in_fib: Mapping[Reason, int] = Field(default_factory=dict)
 
     @property
@@ -379,6 +381,8 @@ class InFib(StrEnum):
     YES = "yes"
     PENDING = "pending"
     """A write is on its way, or waits for its turn."""
+    UNKNOWN = "unknown"
+    """The FIB is away, or has not been read yet."""
     NO = "no"
     """`RouteRow.reason` says why."""
 

@@ -66,7 +66,8 @@ async def _explain(
     why = None if reason is None else _why(reason, detail)
     steps = [*_believed(pipeline, reconciler, key, why), *await _now(pipeline, reconciler, key, held)]
     broken = next((step for step in steps if step.known and not step.holds), None)
-    forwards = in_fib is InFib.YES and broken is None
+    unasked = next((step for step in steps if step.stage is Stage.ENTRY and not step.known), None)
+    forwards = in_fib is InFib.YES and broken is None and unasked is None
     return PipelineExplanation(
         pipeline=pipeline.name,
         table=table,
@@ -74,7 +75,7 @@ async def _explain(
         prefix=str(prefix),
         steps=tuple(steps),
         forwards=forwards,
-        verdict=_verdict(prefix, in_fib, why, broken),
+        verdict=_verdict(prefix, in_fib, why, broken, unasked),
     )
 
 
@@ -92,6 +93,10 @@ def _believed(pipeline: Pipeline, reconciler: Reconciler, key: U64, why: str | N
         yield Step(stage=Stage.PATHS, words=f"in the FIB's terms: {translated}")
     else:
         yield Step(stage=Stage.PATHS, words=why, holds=False)
+    if not pipeline.fib_known:
+        words = f"table {reconciler.table}, not known: {pipeline.problem or 'the FIB has not been read yet'}"
+        yield Step(stage=Stage.FIB, words=words, known=False)
+        return
     there = ", ".join(fib_words(pipeline, held)) or "no entry"
     yield Step(
         stage=Stage.FIB,
@@ -137,9 +142,15 @@ def _counters(seen: Forwarding) -> Step:
     return Step(stage=Stage.COUNTERS, words=f"{packets:,} packets, {octets:,} bytes sent to the route")
 
 
-def _verdict(prefix: Prefix, in_fib: InFib, why: str | None, broken: Step | None) -> str:
+def _verdict(
+    prefix: Prefix, in_fib: InFib, why: str | None, broken: Step | None, unasked: Step | None
+) -> str:
     if why is not None:
         return f"{prefix} is not in the FIB as wanted: {why}"
+    if unasked is not None:
+        return f"nobody knows whether {prefix} is in the FIB, which {unasked.words}"
+    if in_fib is InFib.UNKNOWN:
+        return f"nobody knows whether {prefix} is in the FIB, which is being read"
     if in_fib is not InFib.YES:
         return f"{prefix} is on its way to the FIB"
     if broken is not None:

@@ -230,8 +230,19 @@ def neighbours(pipelines: Sequence[Pipeline]) -> Iterator[NeighbourRow]:
 
 def _table_counts(pipeline: Pipeline) -> Iterator[TableCounts]:
     for (family, table), reconciler in pipeline.reconcilers.items():
-        absent = reconciler.unplaced()
         desired = len(reconciler.rib)
+        if not pipeline.fib_known:
+            absent = reconciler.impossible()
+            yield TableCounts(
+                family=family,
+                table=table,
+                fib_table=reconciler.table,
+                desired=desired,
+                unknown=desired - sum(absent.values()),
+                not_in_fib=absent,
+            )
+            continue
+        absent = reconciler.unplaced()
         placeable = max(desired - sum(absent.values()), 0)
         held = min(len(reconciler.held), placeable)
         waiting = min(reconciler.pending, placeable)
@@ -260,6 +271,7 @@ def _family_counts(tables: Sequence[TableCounts]) -> Iterator[FamilyCounts]:
             desired=sum(counts.desired for counts in chosen),
             in_fib=sum(counts.in_fib for counts in chosen),
             pending=sum(counts.pending for counts in chosen),
+            unknown=sum(counts.unknown for counts in chosen),
             not_in_fib=dict(absent),
         )
 
@@ -340,6 +352,8 @@ def placed(
     """Tell whether one route is in the FIB, and if not why."""
     if wanted < 0:
         return InFib.NO, REASONS[-wanted - 1], None
+    if not pipeline.fib_known:
+        return InFib.UNKNOWN, None, None
     drift = reconciler.drift_of(key)
     if drift is not None:
         return InFib.NO, drift, None

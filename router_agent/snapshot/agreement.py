@@ -50,7 +50,7 @@ def disagreements(snapshot: Snapshot) -> bool:
     """Return whether counts differ, or routes are on their way."""
     agent = snapshot.agent.content
     pending = any(
-        counts.pending
+        counts.pending or counts.unknown
         for pipeline in (agent.pipelines if agent else ())
         for counts in pipeline.counts.values()
     )

@@ -174,6 +174,7 @@ class Counts(_Part):
     desired: int = 0
     in_fib: int = 0
     pending: int = 0
+    unknown: int = 0
     not_in_fib: Mapping[str, int] = Field(default_factory=dict)
 
 

@@ -102,14 +102,24 @@ SECTIONS: tuple[Section, ...] = (
             ),
             _gauge(
                 "router_agent_routes_wanted",
-                "Best routes of the feed: the sum of in_fib, pending and not_in_fib. Plan room for it "
-                "(router_expected_routes).",
+                "Best routes of the feed: the sum of in_fib, pending, unknown and not_in_fib. Plan room for "
+                "it (router_expected_routes).",
                 *_TABLE,
             ),
-            _gauge("router_agent_routes_in_fib", "Routes that the FIB acknowledged.", *_TABLE),
+            _gauge(
+                "router_agent_routes_in_fib",
+                "Routes that the FIB acknowledged; 0 while it is away, and what it holds is unknown.",
+                *_TABLE,
+            ),
             _gauge(
                 "router_agent_routes_pending",
                 "Routes on their way to the FIB; not near 0 for long means that it takes less than comes.",
+                *_TABLE,
+            ),
+            _gauge(
+                "router_agent_routes_unknown",
+                "Routes of which nobody knows whether the FIB holds them, because it is away or has not been "
+                "read yet.",
                 *_TABLE,
             ),
             _gauge(

@@ -153,6 +153,8 @@ def _of_state(pipeline: PipelineStatus) -> Iterator[Finding]:
 
 
 def _progress(pipeline: PipelineStatus) -> str:
+    if unknown := sum(counts.unknown for counts in pipeline.counts):
+        return f"nobody knows whether {unknown:,} routes are in the FIB"
     words = [f"{c.in_fib:,} of {c.desired:,} {c.family.label}" for c in pipeline.counts]
     return f"{' and '.join(words)} routes are in the FIB" if words else "nothing is known of its routes yet"
 

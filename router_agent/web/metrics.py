@@ -206,6 +206,7 @@ def _table(figures: _Figures, pipeline: str, counts: TableCounts) -> None:
     figures.add("router_agent_routes_wanted", counts.desired, **labels)
     figures.add("router_agent_routes_in_fib", counts.in_fib, **labels)
     figures.add("router_agent_routes_pending", counts.pending, **labels)
+    figures.add("router_agent_routes_unknown", counts.unknown, **labels)
     for reason, count in counts.not_in_fib.items():
         figures.add("router_agent_routes_not_in_fib", count, **labels, reason=reason.value)
 

@@ -18,7 +18,7 @@ from pydantic import BaseModel
 
 from router_agent import __version__
 from router_agent.host_reader.answers import Ports, Sessions
-from router_agent.observe.answers import Counters, PipelineStatus, State, Status
+from router_agent.observe.answers import Counters, PipelineStatus, Status
 from router_agent.web import drained, ports
 from router_agent.web.agent import Agent, Heard
 from router_agent.web.findings import findings, verdict
@@ -233,8 +233,8 @@ def _figures(
         yield from ((f"port/{port.name}/{what}", rate) for what, rate in rates.items() if rate is not None)
     for pipeline in pipelines if agent.up else ():
         yield f"lag/{pipeline.name}", max(pipeline.lag_p99_seconds, pipeline.lag_seconds)
-        if pipeline.state is State.FIB_LOST:
-            continue  # what it held is no more than a belief
+        if any(counts.unknown for counts in pipeline.counts):
+            continue
         wrong = pipeline.audit.standing if pipeline.audit else 0
         for counts in pipeline.counts:
             yield f"fib/{pipeline.name}/{counts.family.label}", counts.in_fib

@@ -19,6 +19,7 @@ from router_agent.lab.plan import PORTS
 from router_agent.lab.plane import SOURCE, VppPlane
 from router_agent.lab.table import generated_table
 from router_agent.model import Family, Reason
+from router_agent.observe.answers import InFib, PipelineStatus, RouteFilter, State
 
 from .intruder import Intruder
 
@@ -57,6 +58,12 @@ def explained(lab: Lab, prefix: str, **environment: str) -> tuple[int, dict[str,
 
 def step(pipeline: dict[str, Any], stage: str) -> dict[str, Any]:
     return next(step for step in pipeline["steps"] if step["stage"] == stage)
+
+
+def pipeline_of(lab: Lab) -> PipelineStatus:
+    found = lab.agent.pipeline()
+    assert found is not None
+    return found
 
 
 def some_prefix(lab: Lab, family: Family = Family.IPV4) -> str:
@@ -165,6 +172,40 @@ def test_what_cannot_be_asked_is_said_to_be_unknown(lab: Lab) -> None:
         assert not step(pipeline, stage)["known"]
         assert "there is no /nonexistent/vtysh here" in step(pipeline, stage)["words"]
     assert step(pipeline, "kernel")["known"]
+
+
+def test_what_a_dead_vpp_holds_nobody_knows(lab: Lab) -> None:
+    prefix = some_prefix(lab)
+    wait_until(lambda: step(explained(lab, prefix)[1], "entry")["holds"], "the entry", seconds=SECONDS)
+    lab.plane.kill()
+    try:
+        # At every moment: before the agent has seen it, too, VPP can be asked no more.
+        code, pipeline = explained(lab, prefix)
+        assert (code, step(pipeline, "entry")["known"]) == (1, False)
+        assert pipeline["verdict"].startswith(
+            f"nobody knows whether {prefix} is in the FIB, which cannot be asked"
+        )
+        wait_until(lambda: pipeline_of(lab).state is State.FIB_LOST, "the loss", seconds=SECONDS)
+        assert not step(explained(lab, prefix)[1], "fib")["known"]
+        for counts in pipeline_of(lab).counts:
+            assert counts.unknown == counts.desired > 0
+            assert counts.in_fib == counts.pending == counts.absent == 0
+        (row,) = lab.agent.client.routes(RouteFilter.model_validate({"prefix": prefix}))
+        assert row.in_fib is InFib.UNKNOWN
+        shown = subprocess.run(
+            [sys.executable, "-m", "router_agent.cli", "show", "status", "--socket", str(lab.agent.socket)],
+            capture_output=True,
+            text=True,
+            check=False,
+            timeout=SECONDS,
+        )
+        assert (shown.returncode, shown.stdout.count("unknown")) == (1, 4), shown.stdout
+    finally:
+        lab.plane.start()
+    wait_until(lambda: pipeline_of(lab).state is State.IN_SYNC, "the agent to fill VPP", seconds=SECONDS)
+    lab.meet_neighbours()
+    wait_until(lambda: explained(lab, prefix)[0] == 0, "the prefix to be forwarded", seconds=SECONDS)
+    assert not any(counts.unknown for counts in pipeline_of(lab).counts)
 
 
 def test_a_prefix_nobody_announces_is_missing_from_the_start(lab: Lab) -> None:

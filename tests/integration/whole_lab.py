@@ -192,7 +192,7 @@ def wait_quiet(lab: Lab) -> None:
         return (
             found is not None
             and found.state is State.IN_SYNC
-            and all(c.pending == 0 and not c.not_in_fib for c in found.counts)
+            and all(c.pending == c.unknown == 0 and not c.not_in_fib for c in found.counts)
             and sum(c.desired for c in found.counts) == expected()
         )
 

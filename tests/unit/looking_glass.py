@@ -27,6 +27,14 @@ from router_agent.web.view import AgentView, PortView, View, WorkerView
 NOW = datetime(2026, 1, 2, 3, 4, 5, tzinfo=UTC)
 
 
+def lost_pipeline() -> PipelineStatus:
+    """The pipeline after its FIB has gone."""
+    counts = tuple(
+        FamilyCounts(family=c.family, desired=c.desired, unknown=c.desired) for c in pipeline().counts
+    )
+    return pipeline().model_copy(update={"state": State.FIB_LOST, "counts": counts})
+
+
 def pipeline(name: str = "frr") -> PipelineStatus:
     return PipelineStatus(
         name=name,

@@ -181,6 +181,13 @@ _links = st.dictionaries(
     max_size=3,
 )
 _by_family = st.dictionaries(_families, _counts)
+
+
+def _adding_up(*, in_fib: int, pending: int, unknown: int, not_in_fib: dict[str, int]) -> Counts:
+    desired = in_fib + pending + unknown + sum(not_in_fib.values())
+    return Counts(desired=desired, in_fib=in_fib, pending=pending, unknown=unknown, not_in_fib=not_in_fib)
+
+
 _pipelines = st.lists(
     st.builds(
         Pipeline,
@@ -192,10 +199,10 @@ _pipelines = st.lists(
         counts=st.dictionaries(
             _families,
             st.builds(
-                Counts,
-                desired=_counts,
+                _adding_up,
                 in_fib=_counts,
                 pending=_small,
+                unknown=_small,
                 not_in_fib=st.dictionaries(st.sampled_from(["unresolved", "rejected"]), _small),
             ),
         ),

@@ -79,18 +79,18 @@ class Router:
         self.forwards = True
         self.in_sync: bool | None = None
         self.refusal: RefusedError | None = None
-
-    def status(self) -> Status:
-        counts = FamilyCounts(
+        self.counts = FamilyCounts(
             family=Family.IPV4, desired=1_055_514, in_fib=1_055_513, not_in_fib={Reason.REJECTED: 1}
         )
+
+    def status(self) -> Status:
         pipeline = PipelineStatus(
             name="frr",
             feed="kernel",
             fib="vpp",
             state=self.state,
             error="found no VPP; start it" if self.state is State.FIB_LOST else None,
-            counts=(counts,),
+            counts=(self.counts,),
             last_resync=datetime(2026, 1, 2, 3, 4, 5, tzinfo=UTC),
             resyncs=7,
         )
@@ -206,6 +206,12 @@ def test_status_out_of_sync_is_a_no_with_its_error(router: Router) -> None:
     result = invoke("show", "status")
     assert result.exit_code == 1
     assert "frr: found no VPP; start it" in result.stdout
+
+
+def test_what_a_lost_fib_holds_is_unknown(router: Router) -> None:
+    router.counts = FamilyCounts(family=Family.IPV4, desired=1_055_514, unknown=1_055_514)
+    (row,) = (line for line in invoke("show", "status").stdout.splitlines() if "1,055,514" in line)
+    assert row.split()[-4:] == ["1,055,514", "unknown", "unknown", "0"]
 
 
 def test_routes_are_printed_in_columns(router: Router) -> None:

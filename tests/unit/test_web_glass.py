@@ -14,7 +14,7 @@ from typing import Any
 import aiohttp
 import pytest
 
-from looking_glass import explanation, pipeline
+from looking_glass import explanation, lost_pipeline, pipeline
 from router_agent.config import ControlConfig
 from router_agent.control import ControlServer
 from router_agent.host_reader.server import HostReader
@@ -33,7 +33,6 @@ from router_agent.observe.answers import (
     ResyncRequest,
     RouteFilter,
     RouteRow,
-    State,
     Status,
 )
 from router_agent.web import glass, sampler
@@ -191,9 +190,7 @@ async def test_what_has_changed_and_only_that(site: Site) -> None:
     first = await site.json("/live")
     assert first["history"]["whole"] is True
     assert "1,055,511" in first["parts"]["tables"]
-    site.router.status_answer = site.router.status_answer.model_copy(
-        update={"pipelines": (pipeline().model_copy(update={"state": State.FIB_LOST}),)}
-    )
+    site.router.status_answer = site.router.status_answer.model_copy(update={"pipelines": (lost_pipeline(),)})
 
     async def changed() -> Any:
         while True:

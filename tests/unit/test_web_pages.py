@@ -9,8 +9,7 @@ from html.parser import HTMLParser
 
 import pytest
 
-from looking_glass import explanation, view
-from router_agent.observe.answers import State
+from looking_glass import explanation, lost_pipeline, view
 from router_agent.web.pages import PARTS, Pages, brief, in_bytes, si
 
 HOSTILE = "</script><script>alert(1)</script><img src=x onerror=alert(2)>\"'&{{ 7*7 }}"
@@ -91,8 +90,7 @@ def test_an_agent_that_is_down_is_said_with_its_last_state(pages: Pages) -> None
 
 
 def test_of_a_fib_that_is_lost_nobody_knows_what_it_holds(pages: Pages) -> None:
-    found = view().pipelines[0].model_copy(update={"state": State.FIB_LOST})
-    text = Seen(pages.page(view().model_copy(update={"pipelines": (found,)}))).text
+    text = Seen(pages.page(view().model_copy(update={"pipelines": (lost_pipeline(),)}))).text
     assert "fib-lost IPv4 1,055,514 unknown unknown unknown" in text
 
 

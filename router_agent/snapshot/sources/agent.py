@@ -64,6 +64,7 @@ def _pipeline(status: PipelineStatus) -> Pipeline:
                 desired=counts.desired,
                 in_fib=counts.in_fib,
                 pending=counts.pending,
+                unknown=counts.unknown,
                 not_in_fib={str(reason): number for reason, number in counts.not_in_fib.items() if number},
             )
             for counts in status.counts
