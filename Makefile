@@ -34,6 +34,9 @@ CONTAINER_PACKAGES := systemd-container mmdebstrap debian-archive-keyring slirp4
 # Prometheus, its promtool and the exporters, against which rules, dashboard and metrics are tested.
 PROMETHEUS_PACKAGES := prometheus prometheus-node-exporter prometheus-frr-exporter
 
+# The browser that looks at the pages: the looking glass and the report.
+BROWSER_PACKAGES := chromium
+
 # What the virtual POP host needs on top: QEMU, and what builds its Debian.
 VM_PACKAGES := qemu-system-x86 qemu-utils mmdebstrap debian-archive-keyring e2fsprogs openssh-client
 VM_ARGS := $(if $(VPP_DEBS),--vpp-debs "$(VPP_DEBS)") $(if $(filter-out 0,$(KEEP)),--keep) $(ARGS)
@@ -113,7 +116,7 @@ compare-docs: setup ## put the figures of both into docs/comparison.md
 	$(BIN)/python -m tests.guest.comparison.report build/comparison.json build/comparison-bare.json docs/comparison.md
 
 .PHONY: test
-test: PACKAGES += $(DPDK_PACKAGES) $(PROMETHEUS_PACKAGES) $(CONTAINER_PACKAGES)
+test: PACKAGES += $(DPDK_PACKAGES) $(PROMETHEUS_PACKAGES) $(BROWSER_PACKAGES) $(CONTAINER_PACKAGES)
 test: lint ## lint, types, unit and integration tests
 	$(BIN)/pytest tests/unit tests/integration tests/fleet $(ARGS)
 
