@@ -19,7 +19,7 @@ import sys
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 import yaml
 
@@ -206,7 +206,7 @@ class Machine:
 
 
 class Pop:
-    """The two routers, their ISP and a host behind them."""
+    """The two routers, their ISP and a host behind them: a context manager, that builds and removes them."""
 
     def __init__(self, directory: Path) -> None:
         for parent in (directory, *directory.parents[:2]):
@@ -224,12 +224,23 @@ class Pop:
             namespace=None, directory=directory,
         )  # fmt: skip
 
+    def __enter__(self) -> Self:
+        try:
+            self._start()
+        except BaseException:
+            self._close()
+            raise
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._close()
+
     def _machine(self, name: str) -> Machine:
         machine = Machine(name, self.directory)
         self._ends.callback(machine.close)
         return machine
 
-    def start(self) -> None:
+    def _start(self) -> None:
         for number, (name, router) in enumerate(self.routers.items(), 1):
             self.isp.link(name, f"10.0.{number}.1/30", router, "wan", f"10.0.{number}.2/30")
             self.lan.link(name, f"10.0.1{number}.2/30", router, "lan", f"10.0.1{number}.1/30")
@@ -248,7 +259,7 @@ class Pop:
         with contextlib.suppress(subprocess.SubprocessError):
             router.frr("stop")
 
-    def close(self) -> None:
+    def _close(self) -> None:
         self.bird.stop()
         self._ends.close()
 

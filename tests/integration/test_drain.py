@@ -31,12 +31,8 @@ pytestmark = [
 
 @pytest.fixture(scope="module")
 def built(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Pop]:
-    pop = Pop(tmp_path_factory.mktemp("pop"))
-    try:
-        pop.start()
+    with Pop(tmp_path_factory.mktemp("pop")) as pop:
         yield pop
-    finally:
-        pop.close()
 
 
 @pytest.fixture

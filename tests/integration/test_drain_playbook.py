@@ -24,12 +24,8 @@ pytestmark = [
 
 @pytest.fixture(scope="module")
 def pop(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Pop]:
-    pop = Pop(tmp_path_factory.mktemp("pop"))
-    try:
-        pop.start()
+    with Pop(tmp_path_factory.mktemp("pop")) as pop:
         yield pop
-    finally:
-        pop.close()
 
 
 def play(pop: Pop, playbook: str, *arguments: str, **variables: Any) -> subprocess.CompletedProcess[str]:
