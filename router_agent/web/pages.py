@@ -9,16 +9,14 @@ from __future__ import annotations
 import hashlib
 from base64 import b64encode
 from datetime import UTC, datetime
-from pathlib import Path
 
-from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 
 from router_agent.observe.answers import Explanation
+from router_agent.page_templates import directory_of, templates_in
 from router_agent.web.findings import ago
 from router_agent.web.view import View
 
-DIRECTORY = "looking_glass"
 PARTS = ("router", "now", "ports", "tables", "sessions")
 """Parts of the page that are renewed: macros of sections.html.j2, and ids of the elements that hold them."""
 _UNITS = ((1e12, "T"), (1e9, "G"), (1e6, "M"), (1e3, "k"))
@@ -37,14 +35,8 @@ class Pages:
     """
 
     def __init__(self, *, metrics: bool = True) -> None:
-        directory = templates_dir()
-        templates = Environment(
-            loader=FileSystemLoader(directory),
-            autoescape=True,
-            undefined=StrictUndefined,
-            trim_blocks=True,
-            lstrip_blocks=True,
-        )
+        directory = directory_of("looking_glass")
+        templates = templates_in(directory)
         templates.filters |= {
             "count": lambda value: f"{value:,}",
             "si": si,
@@ -107,22 +99,6 @@ class Pages:
         """Return the page's title, as text and not as HTML."""
         drained = "Drained, " if view.drained else ""
         return f"{drained}{view.verdict.word}: {view.router}"
-
-
-def templates_dir() -> Path:
-    """Return the directory of the page's templates: the checkout's, or the one installed with the package.
-
-    Raises:
-        FileNotFoundError: they are in neither.
-    """
-    package = Path(__file__).resolve().parents[1]
-    for directory in (package.parent / "templates" / DIRECTORY, package / "templates" / DIRECTORY):
-        if (directory / "page.html.j2").is_file():
-            return directory
-    raise FileNotFoundError(
-        f"there is no {DIRECTORY}/page.html.j2 in {package.parent / 'templates'} or {package / 'templates'}: "
-        "run from a checkout, or install a package that has the templates"
-    )
 
 
 def si(value: float | None, unit: str) -> str:

@@ -8,15 +8,13 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from itertools import groupby
-from pathlib import Path
 from statistics import fmean, pstdev
 from typing import Any
 
 import yaml
-from jinja2 import Environment as Templates
-from jinja2 import FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 
+from router_agent.page_templates import directory_of, templates_in
 from router_agent.traffic.report import figures
 from router_agent.traffic.report.environment import Environment
 from router_agent.traffic.report.model import (
@@ -40,7 +38,6 @@ from router_agent.traffic.report.model import (
 from router_agent.traffic.report.plots import Plot, key, svg
 from router_agent.traffic.report.words import CLAIMS, chief_culprits, duration, rate, routes, share, span
 
-_DIRECTORY = "traffic_report"
 _MOST_ROWS = 120
 """Of the table of figures over time."""
 
@@ -109,14 +106,8 @@ def forwarding_html(report: ForwardingReport) -> str:
 
 
 def _rendered(name: str, **content: object) -> str:
-    directory = templates_dir()
-    templates = Templates(
-        loader=FileSystemLoader(directory),
-        autoescape=True,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
+    directory = directory_of("traffic_report")
+    templates = templates_in(directory)
     templates.filters |= {
         "count": lambda value: f"{value:,}",
         "rate": rate,
@@ -133,22 +124,6 @@ def _rendered(name: str, **content: object) -> str:
     }
     style = Markup((directory / "style.css").read_text())  # noqa: S704
     return templates.get_template(name).render(style=style, **content)
-
-
-def templates_dir() -> Path:
-    """Return the directory of the page's templates: the checkout's, or the one installed with the package.
-
-    Raises:
-        FileNotFoundError: they are in neither.
-    """
-    package = Path(__file__).resolve().parents[2]
-    for directory in (package.parent / "templates" / _DIRECTORY, package / "templates" / _DIRECTORY):
-        if (directory / "page.html.j2").is_file():
-            return directory
-    raise FileNotFoundError(
-        f"there is no {_DIRECTORY}/page.html.j2 in {package.parent / 'templates'} or "
-        f"{package / 'templates'}: run from a checkout, or install a package that has the templates"
-    )
 
 
 def facts(host: Environment) -> list[tuple[str, str]]:
