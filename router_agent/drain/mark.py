@@ -26,6 +26,10 @@ class MarkError(Exception):
     """The mark cannot be read or written; the message says what to do."""
 
 
+class NoMarkError(MarkError):
+    """What is there is no mark. The router counts as drained."""
+
+
 class Mark(BaseModel):
     """One drain.
 
@@ -64,7 +68,7 @@ class Marks:
         Raises:
             MarkError: there is a mark that cannot be read.
         """
-        return _read(self._current)
+        return read(self._current)
 
     def write(self, mark: Mark) -> None:
         """Put a drain in force.
@@ -106,7 +110,7 @@ class Marks:
         if self._current.exists() or not self._kept.exists():
             return self.read() if self._current.exists() else None
         try:
-            mark = _read(self._kept)
+            mark = read(self._kept)
         except MarkError as error:
             mark = Mark(since=now(), reason=str(error), by="boot", keep=True)
         assert mark is not None
@@ -119,7 +123,13 @@ def now() -> datetime:
     return datetime.now(UTC)
 
 
-def _read(path: Path) -> Mark | None:
+def read(path: Path) -> Mark | None:
+    """Return the mark in a file, None when there is none.
+
+    Raises:
+        NoMarkError: it is none.
+        MarkError: it cannot be read.
+    """
     try:
         with path.open("rb") as file:
             content = file.read(_LONGEST)
@@ -131,7 +141,7 @@ def _read(path: Path) -> Mark | None:
         return Mark.model_validate_json(content)
     except ValidationError as error:
         first = error.errors(include_url=False)[0]["msg"]
-        raise MarkError(
+        raise NoMarkError(
             f"{path}: found what is no mark ({first}), expected {SCHEMA}: the router counts as drained; "
             "'router-agent undrain' removes it"
         ) from error

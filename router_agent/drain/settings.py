@@ -24,6 +24,8 @@ from router_agent.strict_yaml import (
 
 CONFIG = Path("/etc/router-agent/drain.yaml")
 CONTROL_SOCKET = Path("/run/router-agent/control.sock")
+MARK = Path("/run/router-agent/drained")
+"""There while the router is drained."""
 
 Seconds = Annotated[float, Field(gt=0, le=86400)]
 
@@ -94,7 +96,7 @@ class MarkSettings(_Part):
         kept: still there after one.
     """
 
-    current: Path = Path("/run/router-agent/drained")
+    current: Path = MARK
     kept: Path = Path("/var/lib/router-agent/drained")
 
 

@@ -23,11 +23,11 @@ from pydantic import (
 from pydantic_core import ErrorDetails, PydanticCustomError
 
 from router_agent.config import LogConfig, SocketPath
+from router_agent.drain.settings import MARK
 from router_agent.strict_yaml import FileError, Where, content_of, expected, one_of, placed, shown, tree_of
 
 READERS_SOCKET = Path("/run/router-agent/readers.sock")
 """Where the agent answers readers when the configuration does not say."""
-DRAINED_MARK = Path("/run/router-agent/drained")
 
 
 class WebConfigError(FileError):
@@ -82,9 +82,7 @@ class WebConfig(BaseModel):
         max_length=253,
         description="What the page calls this router; its host name when null.",
     )
-    drained_mark: Path = Field(
-        default=DRAINED_MARK, description="The mark of a drained router (docs/fleet.md)."
-    )
+    drained_mark: Path = Field(default=MARK, description="The mark of a drained router (docs/fleet.md).")
     log: LogConfig = Field(default_factory=LogConfig)
 
     @property

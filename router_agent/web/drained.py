@@ -1,21 +1,21 @@
-"""The mark of a drained router, as `router_agent.drain` leaves it for everybody to see."""
+"""The drain that the page and the metrics tell of, from the mark of `router_agent.drain`."""
 
 from __future__ import annotations
 
 from datetime import datetime
 from pathlib import Path
 
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import BaseModel, ConfigDict
 
-FAIL_SAFE = "fail-safe"
-"""Who drained it when the router did so itself."""
+from router_agent.drain.mark import MarkError, NoMarkError
+from router_agent.drain.mark import read as read_mark
 
 
 class Drained(BaseModel):
     """One drain.
 
     Attributes:
-        since: when it began; None where the mark does not say.
+        since: when it began; None where the mark cannot be understood.
         reason: why.
         by: who did it.
         keep: whether it stays so after a reboot.
@@ -38,10 +38,9 @@ def read(mark: Path) -> Drained | None:
 def look(mark: Path) -> tuple[Drained | None, str | None]:
     """Return the same, or why nobody knows."""
     try:
-        return Drained.model_validate_json(mark.read_bytes()), None
-    except FileNotFoundError:
-        return None, None
-    except OSError as error:
-        return None, f"cannot read {mark}: {error.strerror}"
-    except ValidationError:
+        found = read_mark(mark)
+    except NoMarkError:
         return Drained(reason=f"found what is no mark in {mark}"), None
+    except MarkError as error:
+        return None, str(error)
+    return None if found is None else Drained(**found.model_dump()), None

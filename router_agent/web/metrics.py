@@ -18,6 +18,7 @@ from prometheus_client.openmetrics import exposition as openmetrics
 from prometheus_client.registry import Collector
 
 from router_agent import __version__
+from router_agent.drain.mark import FAIL_SAFE
 from router_agent.model import Family, Reason
 from router_agent.observe.answers import (
     AuditStatus,
@@ -34,7 +35,7 @@ from router_agent.observe.answers import (
     TableCounts,
 )
 from router_agent.web.agent import Heard
-from router_agent.web.drained import FAIL_SAFE, Drained
+from router_agent.web.drained import Drained
 from router_agent.web.families import families
 
 _FAMILIES = families()

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import json
-
+from router_agent.drain.mark import MarkError
+from router_agent.drain.mark import read as read_mark
+from router_agent.drain.settings import MARK
 from router_agent.observe.ask import NotKnownError
 from router_agent.snapshot.model import Drained
 from router_agent.snapshot.sources.router import Router
-
-MARK = "run/router-agent/drained"
 
 
 def read(router: Router) -> Drained:
@@ -17,11 +16,10 @@ def read(router: Router) -> Drained:
     Raises:
         NotKnownError: it cannot be read.
     """
-    path = router.root / MARK
     try:
-        mark = json.loads(path.read_text())
-        return Drained(drained=True, since=mark["since"], reason=mark.get("reason"), by=mark.get("by"))
-    except FileNotFoundError:
+        mark = read_mark(router.root / MARK.relative_to("/"))
+    except MarkError as error:
+        raise NotKnownError(str(error)) from error
+    if mark is None:
         return Drained(drained=False)
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        raise NotKnownError(f"{path}: cannot be read as the mark of a drained router: {error}") from error
+    return Drained(drained=True, **mark.model_dump(mode="json", include={"since", "reason", "by"}))
