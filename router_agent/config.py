@@ -12,7 +12,6 @@ from ipaddress import IPv4Address
 from pathlib import Path
 from typing import Annotated, Any, Literal, NamedTuple, Self, TypeAlias
 
-import yaml
 from pydantic import (
     AfterValidator,
     BaseModel,
@@ -38,10 +37,9 @@ from router_agent.strict_yaml import (
     dotted,
     expected,
     items_failed,
+    model_of,
     one_of,
-    placed,
     shown,
-    tree_of,
 )
 
 DEFAULT_SOCKET = Path("/run/router-agent/control.sock")
@@ -684,13 +682,9 @@ def parse(content: bytes, name: str = "configuration") -> Config:
         ConfigError: with everything that is wrong.
     """
     try:
-        node, data = tree_of(content, name)
+        return model_of(Config, content, name, _problems)
     except FileError as error:
         raise ConfigError(error.problems) from error
-    try:
-        return Config.model_validate(data)
-    except ValidationError as error:
-        raise ConfigError(_problems(error, name, node)) from error
 
 
 def schema() -> dict[str, Any]:
@@ -702,14 +696,14 @@ def schema() -> dict[str, Any]:
     }
 
 
-def _problems(error: ValidationError, name: str, root: yaml.Node | None) -> list[str]:
+def _problems(error: ValidationError) -> list[_Problem]:
     found: list[_Problem] = []
     for details in error.errors(include_url=False):
         if details["type"] == "cross_check":
             found.extend(details["ctx"]["problems"])
         elif not items_failed(details):
             found.append(_problem(details))
-    return placed(found, name, root)
+    return found
 
 
 def _problem(details: ErrorDetails) -> _Problem:

@@ -6,16 +6,18 @@ What a file may say is a pydantic model of its owner; its errors are put into wo
 from __future__ import annotations
 
 import difflib
-from collections.abc import Hashable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Any, TypeAlias
+from typing import Any, TypeAlias, TypeVar
 
 import yaml
+from pydantic import BaseModel, ValidationError
 from pydantic_core import ErrorDetails
 
 FILE_LIMIT = 1 << 20
 """Largest file that is read, in bytes; a real one has a few hundred."""
 
+Model = TypeVar("Model", bound=BaseModel)
 Where: TypeAlias = tuple[str | int, ...]
 """A place in a file: keys and list positions."""
 
@@ -70,6 +72,33 @@ def tree_of(content: bytes, name: str) -> tuple[yaml.Node | None, object]:
     finally:
         if loader is not None:
             loader.dispose()
+
+
+def model_of(
+    model: type[Model],
+    content: bytes,
+    name: str,
+    problems: Callable[[ValidationError], Iterable[tuple[Where, str]]],
+    *,
+    empty: object = None,
+) -> Model:
+    """Check the content of a file.
+
+    Args:
+        model: what it may say.
+        content: YAML.
+        name: what errors call it.
+        problems: puts pydantic's errors into words, each with its place.
+        empty: what a file without content says.
+
+    Raises:
+        FileError: with everything that is wrong.
+    """
+    node, data = tree_of(content, name)
+    try:
+        return model.model_validate(empty if data is None else data)
+    except ValidationError as error:
+        raise FileError(placed(problems(error), name, node)) from error
 
 
 def placed(problems: Iterable[tuple[Where, str]], name: str, root: yaml.Node | None) -> list[str]:

@@ -5,6 +5,7 @@ Without the file the defaults below hold: FRR as Debian packages it, no ExaBGP, 
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -12,14 +13,12 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from pydantic_core import ErrorDetails
 
 from router_agent.strict_yaml import (
-    FileError,
     Where,
     content_of,
     expected,
+    model_of,
     one_of,
-    placed,
     shown,
-    tree_of,
 )
 
 CONFIG = Path("/etc/router-agent/drain.yaml")
@@ -148,12 +147,11 @@ def load(path: Path) -> Settings:
     """
     if path == CONFIG and not path.exists():
         return Settings()
-    node, data = tree_of(content_of(path), str(path))
-    try:
-        return Settings.model_validate({} if data is None else data)
-    except ValidationError as error:
-        problems = [_problem(details) for details in error.errors(include_url=False)]
-        raise FileError(placed(problems, str(path), node)) from error
+    return model_of(Settings, content_of(path), str(path), _problems, empty={})
+
+
+def _problems(error: ValidationError) -> Iterator[tuple[Where, str]]:
+    return map(_problem, error.errors(include_url=False))
 
 
 def _problem(details: ErrorDetails) -> tuple[Where, str]:

@@ -6,6 +6,7 @@ agent.yaml.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from ipaddress import IPv4Address, IPv6Address
 from pathlib import Path
 from typing import Annotated, Any, Self, TypeAlias
@@ -24,7 +25,7 @@ from pydantic_core import ErrorDetails, PydanticCustomError
 
 from router_agent.config import LogConfig, SocketPath
 from router_agent.drain.settings import MARK
-from router_agent.strict_yaml import FileError, Where, content_of, expected, one_of, placed, shown, tree_of
+from router_agent.strict_yaml import FileError, Where, content_of, expected, model_of, one_of, shown
 
 READERS_SOCKET = Path("/run/router-agent/readers.sock")
 """Where the agent answers readers when the configuration does not say."""
@@ -125,14 +126,9 @@ def parse(content: bytes, name: str = "configuration") -> WebConfig:
         WebConfigError: with everything that is wrong.
     """
     try:
-        node, data = tree_of(content, name)
+        return model_of(WebConfig, content, name, _problems, empty={})
     except FileError as error:
         raise WebConfigError(error.problems) from error
-    try:
-        return WebConfig.model_validate({} if data is None else data)
-    except ValidationError as error:
-        problems = [_problem(details) for details in error.errors(include_url=False)]
-        raise WebConfigError(placed(problems, name, node)) from error
 
 
 def schema() -> dict[str, Any]:
@@ -147,6 +143,10 @@ def schema() -> dict[str, Any]:
 _WORDS = {
     _HOST: "a host name of letters, digits, '-' and '.'",
 }
+
+
+def _problems(error: ValidationError) -> Iterator[tuple[Where, str]]:
+    return map(_problem, error.errors(include_url=False))
 
 
 def _problem(details: ErrorDetails) -> tuple[Where, str]:

@@ -36,10 +36,9 @@ from router_agent.strict_yaml import (
     dotted,
     expected,
     items_failed,
+    model_of,
     one_of,
-    placed,
     shown,
-    tree_of,
 )
 from router_agent.traffic.scenario.asked import Asked, Count, Model
 from router_agent.traffic.scenario.binding import GENERATORS_BY_WIRE, PATTERNS, SECRETS, Binding, Name
@@ -415,14 +414,9 @@ def parse(content: bytes, name: str = "scenario", directory: Path | None = None)
         DocumentError: with everything that is wrong.
     """
     try:
-        node, data = tree_of(content, name)
+        document = model_of(Document, content, name, lambda error: dict.fromkeys(_problems(error)))
     except FileError as error:
         raise DocumentError(error.problems) from error
-    try:
-        document = Document.model_validate(data)
-    except ValidationError as error:
-        lines = placed(dict.fromkeys(_problems(error)), name, node)
-        raise DocumentError(tuple(lines)) from error
     file = document.destinations.file
     if file is None or file.is_absolute() or directory is None:
         return document
