@@ -5,18 +5,16 @@ What each change cost is printed as a table at the end of the run, and written t
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Iterator
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
-from rich import box
-from rich.console import Console
-from rich.table import Table
 
+from costs import write_down
 from router_agent.lab.containers.fixtures import containers
 from router_agent.lab.containers.hosts import Containers
+from router_agent.terminal import new_table
 
 from .plan import ROOMS, ROUTERS, WIRES
 from .pops import Fleet, Traffic
@@ -59,20 +57,12 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
     found = terminalreporter.config.stash[COSTS]
     if not found:
         return
-    REPORT.parent.mkdir(exist_ok=True)
-    REPORT.write_text(json.dumps([asdict(row) for row in found], indent=2) + "\n")
-    table = Table(box=box.SIMPLE_HEAD, title="what changes cost", title_justify="left")
-    table.add_column("change")
-    table.add_column("POP")
-    for heading in ("sent", "lost", "lossy s", "in all s"):
-        table.add_column(heading, justify="right")
+    numbers = ("sent", "lost", "lossy s", "in all s")
+    table = new_table("what changes cost", "change", "POP", numbers=numbers)
     for row in found:
         seconds = (f"{row.lossy_seconds:.2f}", f"{row.seconds:.0f}")
         table.add_row(row.what, row.pop, f"{row.sent:,}", f"{row.lost:,}", *seconds)
-    console = Console(width=120)
-    with console.capture() as captured:
-        console.print(table)
-    terminalreporter.write(captured.get())
+    write_down(terminalreporter, table, found, REPORT)
 
 
 @pytest.fixture(scope="session")

@@ -6,21 +6,19 @@ module's. Tests marked ``vpp`` are skipped where there is none.
 
 from __future__ import annotations
 
-import json
 import os
 import secrets
 from collections.abc import Iterator
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
-from rich import box
-from rich.console import Console
-from rich.table import Table
 
+from costs import write_down
 from router_agent.lab.containers.fixtures import containers
 from router_agent.lab.plane import vpp_available
 from router_agent.lab.topology import Topology
+from router_agent.terminal import new_table
 
 __all__ = ["containers"]
 
@@ -66,23 +64,14 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
     found = terminalreporter.config.stash[FAULTS]
     if not found:
         return
-    REPORT.parent.mkdir(exist_ok=True)
-    REPORT.write_text(json.dumps([asdict(row) for row in found], indent=2) + "\n")
-    table = Table(box=box.SIMPLE_HEAD, title="what faults cost", title_justify="left")
-    table.add_column("fault")
-    table.add_column("FIB")
     headings = ("prefixes", "sent", "lost", "lossy s", "in sync s", "stale", "missing", "different")
-    for heading in headings:
-        table.add_column(heading, justify="right")
+    table = new_table("what faults cost", "fault", "FIB", numbers=headings)
     for row in found:
         counts = (f"{n:,}" for n in (row.prefixes, row.sent, row.lost))
         seconds = (f"{s:.2f}" for s in (row.lossy_seconds, row.in_sync_seconds))
         wrong = (f"{n:,}" for n in (row.stale, row.missing, row.different))
         table.add_row(row.name, row.fib, *counts, *seconds, *wrong)
-    console = Console(width=150)
-    with console.capture() as captured:
-        console.print(table)
-    terminalreporter.write(captured.get())
+    write_down(terminalreporter, table, found, REPORT)
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
