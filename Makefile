@@ -122,8 +122,8 @@ test: lint ## lint, types, unit and integration tests
 
 .PHONY: fleet
 fleet: PACKAGES += $(CONTAINER_PACKAGES)
-fleet: setup ## three routers of two POPs, changed under traffic; a table of what it cost
-	$(BIN)/pytest tests/fleet $(ARGS)
+fleet: setup ## three routers of two POPs, changed under traffic; a table of what it cost; FULL=1 for each component alone
+	FULL_FLEET=$(FULL) $(BIN)/pytest tests/fleet $(ARGS)
 
 .PHONY: hosts
 hosts: PACKAGES += $(CONTAINER_PACKAGES)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import shutil
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from ipaddress import IPv4Network, IPv6Network
 from pathlib import Path
@@ -46,6 +46,8 @@ PPS = 1_500
 """Packets a second of all streams together; a third of them each from POP a, from POP b, and to both."""
 FLOWS = 600
 """Destinations of each stream from a POP."""
+PINNED = 60
+"""Destinations of a stream that stays on a drained router: so few that what is left counts as no traffic."""
 SOURCES = (IPv4Network("198.19.0.0/16"), IPv6Network("2001:2::/48"))
 INTERVAL_S = 0.01
 _SETTLE_SECONDS = 120.0
@@ -53,7 +55,12 @@ _SETTLE_SECONDS = 120.0
 ROOT = Path(__file__).parents[2]
 AGENT = "/opt/router-agent/bin/router-agent"
 FORMER_AGENT = "0.0.9"
-"""Version of the agent that the routers are built with."""
+FORMER_EXABGP = "5.0.14"
+"""Versions that the routers are built with."""
+_FORMER_EXABGP_SHA256 = "6fd1835656bd926b7e5ebd0c74bc353a7e87f60ebd4c445e19c46b79b30c38df"
+"""Of its wheel."""
+
+ROLLOUT_LOCK = "/var/lib/pop-router/rollout.lock"
 
 _FINGERPRINT = {
     "packages": "dpkg-query -W",
@@ -69,20 +76,16 @@ _FINGERPRINT = {
 _SENDERS = [room for room in ROOMS if room != TESTER]
 
 
-def inventory(
-    packages: Mapping[str, Path], further: Mapping[str, Any] | None = None
-) -> dict[str, dict[str, Any]]:
+def inventory(packages: Mapping[str, Path]) -> dict[str, dict[str, Any]]:
     """Return what the inventory says of each router, beside how it is reached.
 
     Args:
         packages: directory of FRR's packages, by router.
-        further: variables of every router.
     """
     return {
         router.name: {
             **_variables(router),
             "frr_package_source": {"kind": "directory", "path": str(packages[router.name])},
-            **(further or {}),
         }
         for router in ROUTERS
     }
@@ -103,44 +106,54 @@ def _variables(router: Router) -> dict[str, Any]:
             {"name": UPLINK, "device": UPLINK, "addresses": [str(router.uplink(f)) for f in families]},
             {"name": LAN, "device": LAN, "addresses": [str(router.lan(f)) for f in families]},
         ],
-        "router_peers": [
-            *(
-                {
-                    "name": f"internet_{_short(f)}",
-                    "address": str(router.uplink(f, 2).ip),
-                    "asn": INTERNET_AS,
-                    "maximum_prefixes": 2 * (IPV4 + IPV6),
-                }
-                for f in families
-            ),
-            *(
-                {
-                    "name": f"servers_{_short(f)}",
-                    "address": str(router.pop.servers(f)[0].ip),
-                    "asn": router.pop.asn,
-                    "maximum_prefixes": 10,
-                    "announce_all": True,
-                }
-                for f in families
-            ),
-            {
-                "name": "transit_v4",
-                "speaker": "exabgp",
-                "address": str(router.uplink(Family.IPV4, 3).ip),
-                "local_address": str(router.uplink(Family.IPV4).ip),
-                "asn": TRANSIT_AS,
-                "maximum_prefixes": 2 * TRANSIT_IPV4,
-            },
-        ],
+        "router_peers": peers(router),
         # AS numbers and prefixes are documentation ones.
         "frr_refuse_reserved_asns": False,
         # FRR is installed, and no registry is in reach.
         "preflight_packages": False,
-        # The only router of its POP: nobody can take over, and its change costs what it costs.
-        "drain_alone": len(mates(router)) == 0,
+        # The only router of its POP: its traffic has nowhere to go, and a change costs what it costs.
+        **({} if mates(router) else {"drain_alone": True, "drain_below_pps": 10 * PPS}),
+        # How long is waited for what will not come.
+        "frr_ready_seconds": 30,
+        "commit_confirm_seconds": 30,
+        "commit_confirm_pause_seconds": 1,
         # A container has no boot loader, and where the kernel forwards there is nothing to pass to one.
         "kernel_cmdline_require_grub_boot": False,
     }
+
+
+def peers(router: Router) -> list[dict[str, Any]]:
+    """Return what the inventory says of a router's neighbours."""
+    families = list(Family)
+    return [
+        *(
+            {
+                "name": f"internet_{_short(f)}",
+                "address": str(router.uplink(f, 2).ip),
+                "asn": INTERNET_AS,
+                "maximum_prefixes": 2 * (IPV4 + IPV6),
+            }
+            for f in families
+        ),
+        *(
+            {
+                "name": f"servers_{_short(f)}",
+                "address": str(router.pop.servers(f)[0].ip),
+                "asn": router.pop.asn,
+                "maximum_prefixes": 10,
+                "announce_all": True,
+            }
+            for f in families
+        ),
+        {
+            "name": "transit_v4",
+            "speaker": "exabgp",
+            "address": str(router.uplink(Family.IPV4, 3).ip),
+            "local_address": str(router.uplink(Family.IPV4).ip),
+            "asn": TRANSIT_AS,
+            "maximum_prefixes": 2 * TRANSIT_IPV4,
+        },
+    ]
 
 
 def mates(router: Router) -> list[Router]:
@@ -148,14 +161,24 @@ def mates(router: Router) -> list[Router]:
     return [other for other in ROUTERS if other.pop is router.pop and other is not router]
 
 
+def pinned_exabgp() -> str:
+    """Return the version of ExaBGP that this checkout pins."""
+    pinned = ROOT / "roles" / "exabgp" / "files" / "requirements.in"
+    return pinned.read_text().strip().removeprefix("exabgp==")
+
+
 def former_checkout(directory: Path) -> Path:
-    """Return a checkout of the kit as it was, as far as the agent is made from it: another version of it."""
-    for name in ("router_agent", "templates", "roles"):
+    """Return a checkout of the kit as it was before: other versions of the agent and of ExaBGP."""
+    for name in ("playbooks", "roles", "router_agent", "templates"):
         shutil.copytree(ROOT / name, directory / name, ignore=shutil.ignore_patterns("__pycache__", "lab"))
-    for name in ("pyproject.toml", "README.md", "LICENSE"):
+    for name in ("ansible.cfg", "pyproject.toml", "README.md", "LICENSE"):
         shutil.copy(ROOT / name, directory)
     for path in (directory / "pyproject.toml", directory / "router_agent" / "__init__.py"):
         path.write_text(path.read_text().replace(f'"{__version__}"', f'"{FORMER_AGENT}"'))
+    pinned = directory / "roles" / "exabgp" / "files" / "requirements.txt"
+    pinned.write_text(f"exabgp=={FORMER_EXABGP} --hash=sha256:{_FORMER_EXABGP_SHA256}\n")
+    # What was downloaded once is there.
+    (directory / "build").symlink_to(ROOT / "build")
     return directory
 
 
@@ -177,33 +200,48 @@ class Fleet:
         self.neighbours = Neighbours(lab)
         self.packages = {router.name: lab.runtime / "packages" for router in ROUTERS}
         self._inventory = lab.runtime / "inventory.yml"
-        self.playbooks = Playbooks(self._inventory, host=ROUTERS[0].name, logs=lab.logs, sockets=lab.runtime)
+        self.playbooks = self._playbooks(lab.logs, ROOT)
 
     def build(self) -> PlayResult:
-        """Make routers of the hosts, with the agent of before, and wait until traffic goes everywhere."""
+        """Make routers of the hosts, by the kit as it was, and wait until traffic goes everywhere."""
         self.neighbours.start()
-        release(self.lab.image, self.packages[A1.name], "+lab1")
-        former = former_checkout(self.lab.runtime / "former")
-        self.write_inventory({"router_agent_source": str(former)})
-        result = self.playbooks.run("site.yml").require_success()
         self.write_inventory()
+        former = former_checkout(self.lab.runtime / "former")
+        logs = self.lab.logs / "former"
+        logs.mkdir()
+        release(self.lab.image, self.packages[A1.name], "+lab1")
+        result = self._playbooks(logs, former).run("site.yml").require_success()
         self.settle()
         return result
 
-    def write_inventory(self, further: Mapping[str, Any] | None = None) -> None:
-        """Write what the routers are to be; `further` are variables of every one of them."""
-        self.lab.write_inventory(self._inventory, inventory(self.packages, further))
+    def write_inventory(self, further: Mapping[str, Mapping[str, Any]] | None = None) -> None:
+        """Write what the routers are to be; `further` are variables of some, by their names."""
+        routers = inventory(self.packages)
+        for name, variables in (further or {}).items():
+            routers[name] |= variables
+        self.lab.write_inventory(self._inventory, routers)
 
-    def upgrade(self, traffic: Traffic, **variables: Any) -> PlayResult:
-        """Run ``playbooks/upgrade.yml``, with traffic, to its end, whatever that is."""
+    def upgrade(
+        self,
+        *arguments: str,
+        progress: Callable[[str], None] = lambda _task: None,
+        **variables: Any,
+    ) -> PlayResult:
+        """Run ``playbooks/upgrade.yml`` to its end, whatever that is.
+
+        Args:
+            arguments: further arguments of ansible-playbook.
+            progress: told the task that runs.
+            variables: extra variables.
+        """
         given = {
             "upgrade_reports": str(self.reports),
-            "upgrade_settle_seconds": 60,
-            "upgrade_soak_seconds": 5,
+            "upgrade_settle_seconds": 120,
+            "upgrade_soak_seconds": 2,
             "upgrade_pause_seconds": 1,
             **variables,
         }
-        return self.playbooks.run("upgrade.yml", given, progress=traffic.note)
+        return self.playbooks.run("upgrade.yml", given, *arguments, progress=progress)
 
     @property
     def reports(self) -> Path:
@@ -215,13 +253,31 @@ class Fleet:
         found: dict[str, Any] = json.loads((self.reports / "rollout.json").read_text())
         return found
 
+    def verdicts(self) -> dict[str, str]:
+        """Return what the last rollout says of each router, by its name."""
+        return {entry["host"]: entry["verdict"] for entry in self.rollout()["hosts"]}
+
+    def locked(self) -> list[str]:
+        """Return the routers whose lock a rollout holds."""
+        held = f"test -e {ROLLOUT_LOCK}"
+        return [name for name, host in self.lab.hosts.items() if host.try_run(held).returncode == 0]
+
     def is_drained(self, router: Router) -> bool:
         """Return whether a router says that it is drained."""
         return self.lab.hosts[router.name].try_run(f"{AGENT} drained").returncode == 0
 
     def version(self, router: Router) -> str:
-        """Return the version of FRR that runs on a router, as Debian's package has it."""
+        """Return the version of FRR that is installed on a router, as Debian's package has it."""
         return self.lab.hosts[router.name].run("dpkg-query -W -f '${Version}' frr").strip()
+
+    def agent(self, router: Router) -> str:
+        """Return the version of the agent that is installed on a router."""
+        return self.lab.hosts[router.name].run(f"{AGENT} version").split()[-1]
+
+    def exabgp(self, router: Router) -> str:
+        """Return the version of ExaBGP that is installed on a router."""
+        program = "from importlib.metadata import version; print(version('exabgp'))"
+        return self.lab.hosts[router.name].run(f'/opt/exabgp/bin/python -c "{program}"').strip()
 
     def fingerprint(self, router: Router) -> dict[str, str]:
         """Return what a change of a router would change: packages, files, and which processes run."""
@@ -246,6 +302,11 @@ class Fleet:
     def everyone(self, pop: Pop) -> set[str]:
         """Return the routers of a POP."""
         return {router.name for router in ROUTERS if router.pop is pop}
+
+    def _playbooks(self, logs: Path, checkout: Path) -> Playbooks:
+        return Playbooks(
+            self._inventory, host=A1.name, logs=logs, sockets=self.lab.runtime, checkout=checkout
+        )
 
     def sent_by(self, router: Router) -> int:
         """Return how many packets the Internet has received from a router, tests' and others'."""
@@ -289,12 +350,13 @@ class Fleet:
         routes = [f"{prefix} via {gateway} proto static" for prefix in prefixes_of(keys)]
         ip_batch((f"route add {route}" for route in routes), namespace=namespace)
         try:
-            yield Destinations.draw({Family.IPV4: keys}, ingress=_SENDERS.index(router.pop.room))
+            sender = _SENDERS.index(router.pop.room)
+            yield Destinations.draw({Family.IPV4: keys}, count=PINNED, ingress=sender)
         finally:
             ip_batch((f"route del {route}" for route in routes), namespace=namespace)
 
     @contextmanager
-    def traffic(self, *further: Destinations, seconds: float = 600.0) -> Iterator[Traffic]:
+    def traffic(self, *further: Destinations, seconds: float = 900.0) -> Iterator[Traffic]:
         """Have traffic both ways through every router, from before the body until after it.
 
         Args:

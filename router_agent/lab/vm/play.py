@@ -90,13 +90,17 @@ class Playbooks:
         host: the router's name in them.
         logs: where outputs go, one file a run.
         sockets: where Ansible's ssh keeps its control sockets; a short path.
+        checkout: whose playbooks they are.
     """
 
-    def __init__(self, *inventories: Path, host: str = HOST, logs: Path, sockets: Path) -> None:
+    def __init__(
+        self, *inventories: Path, host: str = HOST, logs: Path, sockets: Path, checkout: Path = ROOT
+    ) -> None:
         self.host = host
         self._inventories = inventories
         self._logs = logs
         self._sockets = sockets
+        self._checkout = checkout
         self._runs = 0
 
     def run(
@@ -123,7 +127,7 @@ class Playbooks:
         log = self._logs / f"{self._runs:02d}-{Path(playbook).stem}.log"
         argv = self._command(playbook, variables or {}, arguments)
         began = time.monotonic()
-        status, output = _follow(argv, self._environment(), log, progress, seconds)
+        status, output = _follow(argv, self._checkout, self._environment(), log, progress, seconds)
         seconds = time.monotonic() - began
         return parse_output(
             output, playbook=playbook, status=status, seconds=seconds, log=log, host=self.host
@@ -138,14 +142,14 @@ class Playbooks:
             *(word for inventory in self._inventories for word in ("-i", str(inventory.resolve()))),
             *(("-e", json.dumps(variables)) if variables else ()),
             *arguments,
-            str(ROOT / "playbooks" / playbook),
+            str(self._checkout / "playbooks" / playbook),
         ]
 
     def _environment(self) -> dict[str, str]:
         return {
             **os.environ,
             "PATH": f"{Path(sys.executable).parent}:{os.environ.get('PATH', '')}",
-            "ANSIBLE_CONFIG": str(ROOT / "ansible.cfg"),
+            "ANSIBLE_CONFIG": str(self._checkout / "ansible.cfg"),
             "ANSIBLE_NOCOLOR": "1",
             "ANSIBLE_SSH_CONTROL_PATH_DIR": str(self._sockets / "cp"),
             "ANSIBLE_CALLBACKS_ENABLED": "ansible.posix.profile_tasks",
@@ -190,6 +194,7 @@ def table_of(result: PlayResult, host: str = HOST) -> str:
 
 def _follow(
     argv: Sequence[str],
+    directory: Path,
     environment: Mapping[str, str],
     log: Path,
     progress: Callable[[str], None],
@@ -201,7 +206,7 @@ def _follow(
         log.open("w") as file,
         subprocess.Popen(
             argv,
-            cwd=ROOT,
+            cwd=directory,
             env=dict(environment),
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,
