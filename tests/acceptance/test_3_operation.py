@@ -116,7 +116,7 @@ def answers(pop: VirtualPop) -> bool:
 def test_a_change_that_cuts_its_operator_off_is_taken_back(converged: VirtualPop) -> None:
     host, before, booted = converged.host, configuration(converged), converged.host.boot_id()
     host.run("router-agent last-good arm --minutes 0.75")
-    # As a run that takes the management interface for a port, and peers for others. It outlives ssh; FRR takes its time.
+    # As a run that takes the management interface for a port, and peers for others; it outlives ssh.
     change = (
         f"printf '[Match]\\nName={MANAGEMENT_INTERFACE}\\n' >"
         f" /etc/systemd/network/10-pop-router-{MANAGEMENT_INTERFACE}.network; "
