@@ -204,14 +204,15 @@ def _target(
     copy: Copy, found: Found, armed: Armed | None, parts: Sequence[Part], root: Path
 ) -> taking.Target:
     changed = [*found.changed, *copy.entries] if found.everything else found.changed
-    same_boot = armed is not None and armed.this_boot
+    # The kernel's links and routes of another boot say nothing about this one's.
+    here = armed if armed is not None and armed.this_boot else None
     return taking.Target(
         parts=parts,
         changed=changed,
         running=copy.running,
         made=found.made,
-        links=armed.links if armed and same_boot else (),
-        routes=armed.routes if armed and same_boot else (),
+        links=here.links if here else (),
+        routes=here.routes if here else (),
         frr=copy.frr,
         root=root,
     )
